@@ -1,0 +1,97 @@
+"""What every source of data hands to `datasets.load`: unscaled arrays with their names, checked.
+
+Bundled sets, files and TFDS images all become a `Raw`; splitting, scaling and class bookkeeping happen once,
+after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+__all__ = ["DataError", "Raw", "Task", "check_arrays"]
+
+Task = Literal["classification", "regression"]
+
+
+class DataError(ValueError):
+    """Data, or a request for data, that cannot be used; the sentence says what to do about it."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Raw:
+    """One data set as its source has it: unscaled and, unless its split is published, not yet split.
+
+    `x` is (row, feature) for a table or (row, height, width, channel) for images; `y` is (row,), labels or
+    targets. `x_test`, `y_test` are set only where the split belongs to the data set (MNIST, say).
+    `brightness` is the number that images are divided by to reach 0..1; None marks a table, whose columns
+    are standardised instead.
+    """
+
+    name: str
+    x: np.ndarray
+    y: np.ndarray
+    description: str
+    x_test: np.ndarray | None = None
+    y_test: np.ndarray | None = None
+    task: Task | None = None
+    class_names: tuple[str, ...] | None = None
+    feature_names: tuple[str, ...] | None = None
+    brightness: float | None = None
+
+
+def check_arrays(
+    x: np.ndarray, y: np.ndarray, *, source: str = "data", feature_names: Sequence[str] | None = None
+) -> None:
+    """Raise unless inputs and targets can be learned from.
+
+    Args:
+        x: inputs, (row, feature...), numbers.
+        y: labels or targets, (row,), numbers or text.
+        source: what to call the arrays in the sentence, such as a file's name.
+        feature_names: (feature,) column names, so that a bad column is called by its name.
+
+    Raises:
+        DataError: an empty array, unequal lengths, a `y` that is not (row,), entries that are not real
+            numbers, and NaN or infinity, with the array and the first row (counted from 0) that holds one.
+
+    Example:
+        >>> check_arrays(np.zeros((3, 2)), np.zeros((3, 1)))
+        Traceback (most recent call last):
+        ...
+        hmcvi.benchmarks.raw.DataError: data: y has shape (3, 1), but one value a row is wanted: pass y[:, 0]
+    """
+    if y.ndim == 2 and y.shape[1] == 1:
+        raise DataError(f"{source}: y has shape {y.shape}, but one value a row is wanted: pass y[:, 0]")
+    if y.ndim != 1:
+        raise DataError(
+            f"{source}: y has shape {y.shape}, but (row,) is wanted: pass one label or target a row "
+            "(for one-hot rows, y.argmax(axis=1))"
+        )
+    if x.ndim < 2:
+        raise DataError(
+            f"{source}: x has shape {x.shape}, but (row, feature) is wanted: for one feature pass x[:, None]"
+        )
+    if len(x) != len(y):
+        raise DataError(f"{source}: x has {len(x)} rows and y has {len(y)}: give every row one target")
+    if x.size == 0:
+        raise DataError(f"{source}: x is empty (shape {x.shape}): give at least a few rows and one feature")
+    if x.dtype.kind not in "fiub":
+        raise DataError(f"{source}: x has dtype {x.dtype}, but real numbers are wanted: convert it first")
+    if y.dtype.kind not in "fiubU":
+        raise DataError(
+            f"{source}: y has dtype {y.dtype}, but real numbers or text are wanted: convert it first"
+        )
+    for array_name, array in (("x", x), ("y", y)):
+        if array.dtype.kind != "f" or np.isfinite(array).all():
+            continue
+        row, *rest = (int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        where = f", column {feature_names[rest[0]]!r}" if rest and feature_names is not None else ""
+        where = where or (f", index {tuple(rest)}" if rest else "")
+        raise DataError(
+            f"{source}: {array_name} holds {array[(row, *rest)]} in row {row}{where} (counted from 0): "
+            "remove or fill in such rows"
+        )

@@ -1,0 +1,188 @@
+"""Which rows to train on, what their labels are, and the scale they set: pure functions of arrays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from .raw import DataError, Raw, Task
+
+__all__ = [
+    "choose_rows",
+    "encode_labels",
+    "find_labels",
+    "settle_task",
+    "split_rows",
+    "standardisation",
+]
+
+
+def settle_task(raw: Raw, y: np.ndarray, asked: Task | None) -> Task:
+    """The task that was asked for, that the source knows, or that its targets look like.
+
+    Args:
+        raw: the data, for its name and for what its source knows.
+        y: (row,) all targets, numbers or text.
+        asked: what the user said, if anything.
+
+    Raises:
+        DataError: no such task, one that the source contradicts, or text to regress on.
+    """
+    if asked not in (None, "classification", "regression"):
+        raise DataError(f"task={asked!r}, but 'classification' or 'regression' is wanted")
+    if raw.task is not None and asked not in (None, raw.task):
+        raise DataError(f"{raw.name} is a {raw.task}, but task={asked!r} was asked for: drop task")
+    is_text = y.dtype.kind == "U"
+    if asked == "regression" and is_text:
+        raise DataError(
+            f"{raw.name}: the target is text ({str(y[0])!r}, ...), which no regression can predict"
+        )
+    settled = asked or raw.task
+    if settled is not None:
+        return settled
+    num_distinct = len(np.unique(y))
+    # Whole numbers may be counts or ages: labels are few, and each comes back (say, five times).
+    if is_text or (np.array_equal(y, np.floor(y)) and num_distinct <= 50 and 5 * num_distinct <= len(y)):
+        return "classification"
+    return "regression"
+
+
+def encode_labels(raw: Raw, y: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels 0, 1, ... (row,) in the sorted order of the values, and the name of each (class,).
+
+    Raises:
+        DataError: a target that is no whole number, or only one class.
+    """
+    if raw.class_names is not None:
+        return y, raw.class_names
+    if y.dtype.kind == "f" and not (y == np.floor(y)).all():
+        row = int(np.flatnonzero(y != np.floor(y))[0])
+        raise DataError(
+            f"{raw.name}: the target is {y[row]:g} in row {row} (counted from 0), but class labels are "
+            "whole numbers or text: pass task='regression' or relabel"
+        )
+    values, labels = np.unique(y, return_inverse=True)
+    if len(values) < 2:
+        raise DataError(f"{raw.name} has {len(values)} class ({values[0]}), but at least 2 are wanted")
+    return labels, tuple(str(value if y.dtype.kind == "U" else int(value)) for value in values)
+
+
+def find_labels(name: str, class_names: tuple[str, ...], classes: Sequence[int | str]) -> list[int]:
+    """The labels, sorted, of the classes to hold out; where class names are words, a label is taken too.
+
+    Raises:
+        DataError: no such class, or fewer than two classes would be left.
+    """
+    # A file labelled 3, 5, 7 has a class "5" but no sixth class: a number is a position only among words.
+    by_position = not all(name.removeprefix("-").isdecimal() for name in class_names)
+    labels = []
+    for wanted in classes:
+        if str(wanted) in class_names:
+            labels.append(class_names.index(str(wanted)))
+        elif by_position and not isinstance(wanted, str) and 0 <= wanted < len(class_names):
+            labels.append(int(wanted))
+        else:
+            raise DataError(
+                f"{name} has no class {wanted!r} to hold out: its classes are {', '.join(class_names)}"
+            )
+    num_left = len(class_names) - len(set(labels))
+    if labels and num_left < 2:
+        raise DataError(
+            f"holding out {len(set(labels))} of the {len(class_names)} classes of {name} leaves {num_left}, "
+            "but at least 2 are wanted: hold out fewer"
+        )
+    return sorted(set(labels))
+
+
+def split_rows(
+    name: str,
+    candidates: np.ndarray,
+    strata: np.ndarray | None,
+    class_names: tuple[str, ...],
+    test_fraction: float,
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Training and test rows out of `candidates`: every class in both, in proportion, or simply shuffled.
+
+    Args:
+        name: what to call the data in a sentence.
+        candidates: (candidate,) row numbers to share out.
+        strata: (row,) labels of all rows; None for a regression.
+        class_names: (class,) names; empty for a regression.
+        test_fraction: the part that goes to the test rows, rounded up.
+        seed: fixes the shuffle.
+
+    Raises:
+        DataError: too few rows for every class to be in both.
+    """
+    from sklearn.model_selection import train_test_split
+
+    num_test = math.ceil(test_fraction * len(candidates))
+    least = max(len(class_names), 2)
+    if strata is not None:
+        counts = np.bincount(strata[candidates], minlength=len(class_names))
+        if counts.min() < 2:
+            raise DataError(
+                f"{name}: class {class_names[counts.argmin()]} has {counts.min()} row, but 2 are wanted, "
+                "one to train and one to test on: remove the class or add rows (or, for numbers to predict, "
+                "task='regression')"
+            )
+    if num_test < least or len(candidates) - num_test < least:
+        raise DataError(
+            f"{name}: {len(candidates)} rows at test_fraction={test_fraction} give "
+            f"{len(candidates) - num_test} to train and {num_test} to test on, but at least {least} of each "
+            "are wanted: add rows or change the fraction"
+        )
+    train, test = train_test_split(
+        candidates,
+        test_size=num_test,
+        random_state=seed,
+        stratify=None if strata is None else strata[candidates],
+    )
+    return train, test
+
+
+def choose_rows(
+    name: str, option: str, candidates: np.ndarray, number: int, strata: np.ndarray | None, seed: int
+) -> np.ndarray:
+    """The first `number` of a seeded shuffle of `candidates`, dealt out class by class where given `strata`.
+
+    Args:
+        name: what to call the data in a sentence.
+        option: "rows" or "test_rows", likewise.
+        candidates: (candidate,) row numbers to choose from.
+        number: how many to choose.
+        strata: (row,) labels of all rows, for an equal number of each class as far as there are; None for
+            any rows.
+        seed: fixes the shuffle; a smaller number is then a part of a larger one.
+
+    Raises:
+        DataError: more than there are, or fewer than one of each class.
+    """
+    own_strata = np.zeros(len(candidates), np.int64) if strata is None else strata[candidates]
+    least = len(np.unique(own_strata))
+    if not least <= number <= len(candidates):
+        kind = "test" if option == "test_rows" else "training"
+        classes = "" if strata is None else f" in {least} classes"
+        raise DataError(
+            f"{option}={number}, but {name} has {len(candidates)} {kind} rows{classes}: "
+            f"ask for {least} to {len(candidates)}"
+        )
+    order = np.random.default_rng([seed, *option.encode()]).permutation(len(candidates))
+    turn = np.empty(len(order), np.int64)
+    for label in np.unique(own_strata):
+        own = np.flatnonzero(own_strata[order] == label)
+        turn[own] = np.arange(len(own))
+    return candidates[order[np.argsort(turn, kind="stable")[:number]]]
+
+
+def standardisation(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and sd of each column of (row, ...), in float64; a constant column gets its own value and 1."""
+    values = values.astype(np.float64)
+    # By range: rounding leaves a constant column of 0.1 a tiny sd, which would blow up the test rows.
+    constant = values.max(axis=0) == values.min(axis=0)
+    loc = np.where(constant, values[0], values.mean(axis=0))
+    scale = np.where(constant, 1.0, values.std(axis=0))
+    return loc, scale

@@ -1,0 +1,254 @@
+"""What every back end shares: the method protocol, the result of a fit, the checks of the data, and `fit`."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+from numpyro import handlers
+from numpyro.infer import init_to_sample
+from numpyro.infer.util import initialize_model
+
+from .progress import Progress
+
+__all__ = ["Fit", "FitError", "Method", "Model", "check_data", "fit", "initial_values", "latent_sites", "minibatches"]
+
+Model = Callable[..., Any]
+"""A NumPyro model function `model(x, y=None, *, num_rows=None, ...)`."""
+
+
+class FitError(RuntimeError):
+    """A fit that went wrong on sound input, such as a loss that is not finite."""
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """What every back end returns.
+
+    Attributes:
+        model: the model function that was fitted.
+        method: the method, with its hyperparameters.
+        x: training inputs (row, feature...).
+        y: training targets (row,).
+        key: the random key of the fit.
+        draws: posterior draws by site, each (chain, draw, *site shape), in the constrained space. The variational
+            methods have one chain of independent draws.
+        stats: sampler statistics by ArviZ's names, each (chain, draw); empty for the variational methods.
+        losses: negative ELBO at each step (step,), in nats for the whole data set; None for NUTS.
+        finished: whether the optimiser reached a plateau before its budget; None for NUTS.
+        num_gradients: gradient evaluations of the log joint, warm-up included.
+        rows_per_gradient: rows that one of them reads.
+        compile_seconds: time spent compiling.
+        run_seconds: time spent running, compilation not included.
+    """
+
+    model: Model
+    method: Method
+    x: jax.Array
+    y: jax.Array
+    key: jax.Array
+    draws: Mapping[str, jax.Array]
+    num_gradients: int
+    rows_per_gradient: int
+    compile_seconds: float
+    run_seconds: float
+    stats: Mapping[str, jax.Array] = field(default_factory=dict)
+    losses: np.ndarray | None = None
+    finished: bool | None = None
+
+    @property
+    def num_chains(self) -> int:
+        """Number of chains."""
+        return next(iter(self.draws.values())).shape[0]
+
+    @property
+    def num_draws(self) -> int:
+        """Number of draws in each chain."""
+        return next(iter(self.draws.values())).shape[1]
+
+    @property
+    def num_passes(self) -> float:
+        """Gradient evaluations in passes over the training data: comparable between minibatch sizes."""
+        return self.num_gradients * self.rows_per_gradient / len(self.x)
+
+
+class Method(Protocol):
+    """A frozen object of hyperparameters that can fit a model."""
+
+    @property
+    def name(self) -> str:
+        """Short name for tables and figures."""
+        ...
+
+    def fit(self, key: jax.Array, model: Model, x: jax.Array, y: jax.Array, progress: Progress) -> Fit:
+        """Fit the model; called by `hmcvi.inference.fit`, which has checked the data."""
+        ...
+
+
+def fit(key: jax.Array, model: Model, x: Any, y: Any, method: Method, *, progress: bool | None = None) -> Fit:
+    """Fit a NumPyro model function to data.
+
+    Arguments:
+        key: random key; the same key gives the same draws on the same machine and chain method.
+        model: `model(x, y=None, *, num_rows=None, ...)`; see the design's contract in the README.
+        x: inputs (row, feature...), floating point.
+        y: labels (integers) or targets (floating point) (row,).
+        method: `NUTS(...)`, `SVI(...)` or `BayesByBackprop(...)`.
+        progress: whether to show a progress bar on standard error; by default where that is a terminal.
+
+    Returns:
+        The draws and all that `predict` and `to_datatree` need.
+
+    Raises:
+        ValueError: the data are malformed, or do not fit the model.
+        FitError: the fit did not stay finite.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from functools import partial
+        >>> from hmcvi.inference import SVI, fit, predict
+        >>> from hmcvi.models import mlp
+        >>> x = jnp.linspace(-1, 1, 40)[:, None]
+        >>> model = partial(mlp, num_classes=2)
+        >>> result = fit(jax.random.key(0), model, x, (x[:, 0] > 0).astype(int), SVI(num_steps=200))
+        >>> predict(result, x).probs.shape
+        (40, 2)
+    """
+    x, y = check_data(x, y)
+    with Progress(method.name, show=progress) as bar:
+        return method.fit(key, model, x, y, bar)
+
+
+def check_data(x: Any, y: Any) -> tuple[jax.Array, jax.Array]:
+    """Return (x, y) as JAX arrays, or raise ValueError with one sentence that says what to mend.
+
+    Integer x becomes floating point; x and y may be anything that NumPy reads as arrays of numbers.
+    """
+    arrays = {}
+    for name, given in (("x", x), ("y", y)):
+        array = np.asarray(given)
+        if array.dtype.kind not in "fiub":
+            raise ValueError(f"{name} holds {array.dtype}: wanted an array of numbers")
+        if array.dtype.kind == "f":
+            bad = np.argwhere(~np.isfinite(array))
+            if len(bad):
+                row = int(bad[0][0]) if array.ndim else 0
+                value = array[tuple(bad[0])]
+                raise ValueError(f"{name} holds {value} in row {row} ({len(bad)} such values): remove or impute them")
+        arrays[name] = array
+    x, y = arrays["x"], arrays["y"]
+    if x.ndim < 2:
+        raise ValueError(f"x has shape {x.shape}: wanted (row, feature...); for one feature pass x[:, None]")
+    if y.ndim == 2 and y.shape[1] == 1:
+        raise ValueError(f"y has shape {y.shape}: wanted (row,); pass y[:, 0]")
+    if y.ndim != 1:
+        raise ValueError(f"y has shape {y.shape}: wanted (row,), one label or target for each row of x")
+    if len(x) != len(y):
+        raise ValueError(f"x has {len(x)} rows and y has {len(y)}: wanted one label or target for each row")
+    if len(x) == 0:
+        raise ValueError("x and y have no rows: the split is empty")
+    if y.dtype.kind == "b":
+        y = y.astype(np.int32)
+    x_array = jnp.asarray(x) if x.dtype.kind == "f" else jnp.asarray(x, jnp.result_type(float))
+    y_array = jnp.asarray(y) if y.dtype.kind != "f" else jnp.asarray(y, x_array.dtype)
+    return x_array, y_array
+
+
+def accepts(model: Model, argument: str) -> bool:
+    """Return whether the model function takes a keyword argument of this name."""
+    parameters = inspect.signature(model).parameters
+    return argument in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
+@dataclass(frozen=True)
+class LatentSite:
+    """A latent site: shape and dtype of its constrained value, and the support of its prior."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+    support: Any
+
+
+def latent_sites(
+    model: Model, x: jax.Array, y: jax.Array, **kwargs: Any
+) -> tuple[dict[str, LatentSite], dict[str, Any]]:
+    """Return the model's latent sites and its layer effects by name, without computing anything.
+
+    Raises:
+        ValueError: the model has no observed site `y`, or no latent site.
+    """
+    sites: dict[str, LatentSite] = {}
+    layers: dict[str, Any] = {}
+    observed = []
+
+    def run(key: jax.Array, x: jax.Array) -> None:
+        trace = handlers.trace(handlers.seed(model, key)).get_trace(x, y, **kwargs)
+        for name, site in trace.items():
+            if site["type"] == "layer":
+                layers[name] = site["op"]
+            elif site["type"] == "sample" and site["is_observed"]:
+                observed.append(name)
+            elif site["type"] == "sample":
+                sites[name] = LatentSite(jnp.shape(site["value"]), jnp.result_type(site["value"]), site["fn"].support)
+
+    jax.eval_shape(run, jax.random.key(0), x)
+    if "y" not in observed:
+        raise ValueError(f"the model observes {observed or 'nothing'}: wanted a site 'y' with obs=y")
+    if not sites:
+        raise ValueError("the model has no latent site: there is nothing to infer")
+    return sites, layers
+
+
+def minibatches(model: Model, x: jax.Array, y: jax.Array, batch_size: int | None) -> tuple[Model, int]:
+    """Return the model for minibatches `model(x_batch, y_batch)`, and the rows in one.
+
+    `batch_size=None` takes 128 rows where the model's rows are independent given its sites (it takes `num_rows` and
+    its latent sites keep their shapes on fewer rows), and all rows otherwise, as for a Gaussian process.
+
+    Raises:
+        ValueError: batch_size is not between 1 and the number of rows, or the model cannot be minibatched.
+    """
+    rows = len(x)
+    if batch_size is not None and not 1 <= batch_size <= rows:
+        raise ValueError(f"batch_size={batch_size} and the data have {rows} rows: give a number from 1 to {rows}")
+    if batch_size == rows or rows == 1:
+        return model, rows
+    size = min(batch_size or 128, rows)
+    if size == rows:
+        return model, rows
+    reason = ""
+    if not accepts(model, "num_rows"):
+        reason = "it takes no argument num_rows"
+    else:
+        try:
+            whole, _ = latent_sites(model, x, y)
+            part, _ = latent_sites(model, x[:size], y[:size], num_rows=rows)
+        except ValueError as error:
+            reason = str(error)
+        else:
+            changed = [name for name in whole if part[name].shape != whole[name].shape]
+            if changed:
+                reason = f"its site {changed[0]!r} has one entry for each row"
+    if not reason:
+        return functools.partial(model, num_rows=rows), size
+    if batch_size is not None:
+        raise ValueError(f"the model cannot be fitted in minibatches of {batch_size}: {reason}; pass batch_size=None")
+    return model, rows
+
+
+def initial_values(key: jax.Array, model: Model, x: jax.Array, y: jax.Array) -> dict[str, jax.Array]:
+    """Return one draw of each latent site from its prior, in the unconstrained space, with a finite log joint.
+
+    The variational methods all start their means here: with fan-in scaled priors this is the usual random
+    initialisation of a network, where NumPyro's default (uniform on (−2, 2) for every weight) saturates it.
+    """
+    with numpyro.validation_enabled(False):
+        parameters = initialize_model(key, model, init_strategy=init_to_sample, model_args=(x, y)).param_info
+    return dict(parameters.z)

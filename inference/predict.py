@@ -1,0 +1,277 @@
+"""The only prediction path: from posterior draws to a predictive distribution, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jax import lax
+from jaxtyping import Float
+from numpyro import handlers
+from numpyro.distributions.distribution import ExpandedDistribution, Independent, MaskedDistribution
+
+from .base import Fit, accepts, check_data
+
+__all__ = ["ClassPredictive", "NormalPredictive", "Predictive", "predict", "predict_draws"]
+
+NUM_BATCHES = 20
+"""Batches of contiguous draws that Monte Carlo errors are estimated from (delete-one-batch jackknife)."""
+
+MAX_BYTES = 2**28
+"""Memory bound of a prediction: 256 MiB of working space beside the result, and as much for the result itself."""
+
+
+@dataclass(frozen=True, eq=False)
+class ClassPredictive:
+    """Predictive class probabilities: the equally weighted mixture over draws, kept as means over batches of draws.
+
+    Attributes:
+        batch_probs: mean probabilities in each batch of draws (batch, row, class).
+        batch_entropy: mean entropy of a draw's probabilities in each batch (batch, row), in nats.
+        batch_size: draws in each batch (batch,).
+        log_likelihood: log p(y | x, draw) (chain, draw, row), where y was given.
+    """
+
+    batch_probs: Float[np.ndarray, "batch row class"]
+    batch_entropy: Float[np.ndarray, "batch row"]
+    batch_size: np.ndarray
+    log_likelihood: Float[np.ndarray, "chain draw row"] | None = None
+
+    @property
+    def probs(self) -> Float[np.ndarray, "row class"]:
+        """Probabilities of the mixture (row, class)."""
+        return self.mixture(self.batch_size)[0]
+
+    @property
+    def aleatoric_entropy(self) -> Float[np.ndarray, " row"]:
+        """Mean entropy of the draws' probabilities (row,), in nats."""
+        return self.mixture(self.batch_size)[1]
+
+    def mixture(
+        self, weights: Float[np.ndarray, " batch"]
+    ) -> tuple[Float[np.ndarray, "row class"], Float[np.ndarray, " row"]]:
+        """Return (probabilities (row, class), mean entropy (row,)) of the batches under these weights."""
+        weights = weights / weights.sum()
+        return np.tensordot(weights, self.batch_probs, 1), np.tensordot(weights, self.batch_entropy, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class NormalPredictive:
+    """Predictive density: the equally weighted mixture over draws of Normals.
+
+    Attributes:
+        loc: means (chain, draw, row).
+        scale: standard deviations (chain, draw, row), noise included.
+        batch: number of the batch of draws that each draw belongs to (chain, draw).
+        log_likelihood: log p(y | x, draw) (chain, draw, row), where y was given.
+    """
+
+    loc: Float[np.ndarray, "chain draw row"]
+    scale: Float[np.ndarray, "chain draw row"]
+    batch: np.ndarray
+    log_likelihood: Float[np.ndarray, "chain draw row"] | None = None
+
+    @property
+    def mean(self) -> Float[np.ndarray, " row"]:
+        """Mean of the mixture (row,)."""
+        return self.loc.mean((0, 1))
+
+    @property
+    def epistemic_sd(self) -> Float[np.ndarray, " row"]:
+        """Standard deviation of the means over draws (row,)."""
+        return self.loc.std((0, 1))
+
+    @property
+    def total_sd(self) -> Float[np.ndarray, " row"]:
+        """Standard deviation of the mixture (row,)."""
+        return np.sqrt(self.loc.var((0, 1)) + (self.scale**2).mean((0, 1)))
+
+
+Predictive = ClassPredictive | NormalPredictive
+
+
+def predict(fit: Fit, x: Any, y: Any = None, *, max_bytes: int = MAX_BYTES) -> Predictive:
+    """Predict at x: the mixture over the fit's draws of the model's distribution of `y`.
+
+    One call for every model. A model that takes `x_new`, as a Gaussian process does, conditions on its training
+    rows. Draws are mapped one after the other and rows in chunks, so working memory does not grow with either.
+
+    Arguments:
+        fit: what `hmcvi.inference.fit` returned.
+        x: inputs (row, feature...), of the training inputs' trailing shape.
+        y: targets (row,); with them the row log-likelihoods of every draw are kept.
+        max_bytes: bound on working memory, and on the result, in bytes.
+
+    Returns:
+        `ClassPredictive` where `y` is Categorical or Bernoulli, `NormalPredictive` where it is Normal.
+
+    Raises:
+        ValueError: x is malformed or of another shape than the training inputs, the likelihood is none of these
+            three, or the result would take more than `max_bytes`.
+    """
+    x = _check_inputs(fit, x, y)
+    targets = None if y is None else check_data(x, y)[1]
+    num_draws = fit.num_chains * fit.num_draws
+    batch = _batches(fit.num_chains, fit.num_draws)
+    kind, width = _outcome_shape(fit, x)
+    per_row = 4 * (NUM_BATCHES * (width + 1) if kind == "class" else 2 * num_draws)
+    per_row += 4 * num_draws * (targets is not None)
+    if per_row * len(x) > max_bytes:
+        raise ValueError(
+            f"predictions for {len(x)} rows take {per_row * len(x) / 2**20:.0f} MiB and the bound is "
+            f"{max_bytes / 2**20:.0f} MiB: predict {max(max_bytes // per_row, 1)} rows at a time or raise max_bytes"
+        )
+    reduce = _reduce_classes if kind == "class" else _keep_normals
+    parts = _in_row_chunks(fit, x, targets, lambda *args: reduce(batch.ravel(), *args), max_bytes)
+    log_likelihood = None
+    if targets is not None:
+        log_likelihood = parts.pop("log_likelihood").reshape(fit.num_chains, fit.num_draws, len(x))
+    if kind == "class":
+        sizes = np.bincount(batch.ravel())
+        scaled = sizes[:, None]
+        return ClassPredictive(
+            parts["probs"] / scaled[..., None], parts["entropy"] / scaled, sizes, log_likelihood
+        )
+    shape = (fit.num_chains, fit.num_draws, len(x))
+    return NormalPredictive(parts["loc"].reshape(shape), parts["scale"].reshape(shape), batch, log_likelihood)
+
+
+def predict_draws(fit: Fit, x: Any, *, max_bytes: int = MAX_BYTES) -> Float[np.ndarray, "chain draw row output"]:
+    """Return each draw's own prediction at x: class probabilities, or (mean, standard deviation).
+
+    Arguments and errors are those of `predict`. Meant for a few rows: diagnostics and pictures.
+    """
+    x = _check_inputs(fit, x, None)
+    _, width = _outcome_shape(fit, x)
+    size = 4 * fit.num_chains * fit.num_draws * len(x) * width
+    if size > max_bytes:
+        raise ValueError(f"draws of {len(x)} rows take {size / 2**20:.0f} MiB, over max_bytes: use predict, or less")
+    parts = _in_row_chunks(fit, x, None, _keep_outputs, max_bytes)
+    return parts["outputs"].reshape(fit.num_chains, fit.num_draws, len(x), width)
+
+
+def outcome(fit: Fit, draw: dict[str, jax.Array], x: jax.Array, key: jax.Array, x_train: Any, y_train: Any) -> Any:
+    """Return the model's distribution of the targets at x given one draw of its sites."""
+    conditioned = handlers.substitute(handlers.seed(fit.model, key), data=draw)
+    if accepts(fit.model, "x_new"):
+        return handlers.trace(conditioned).get_trace(x_train, y_train, x_new=x)["y_new"]["fn"]
+    return handlers.trace(conditioned).get_trace(x)["y"]["fn"]
+
+
+def _outputs(distribution: dist.Distribution, rows: int) -> tuple[str, jax.Array]:
+    """Return ("class", probabilities (row, class)) or ("normal", means and standard deviations (row, 2))."""
+    while isinstance(distribution, Independent | ExpandedDistribution | MaskedDistribution):
+        distribution = distribution.base_dist
+    if isinstance(distribution, dist.CategoricalLogits):
+        return "class", jax.nn.softmax(distribution.logits)
+    if isinstance(distribution, dist.CategoricalProbs):
+        return "class", distribution.probs
+    if isinstance(distribution, dist.BernoulliLogits | dist.BernoulliProbs):
+        return "class", jnp.stack([1 - distribution.probs, distribution.probs], axis=-1)
+    if isinstance(distribution, dist.Normal):
+        ends = [jnp.broadcast_to(part, (rows,)) for part in (distribution.loc, distribution.scale)]
+        return "normal", jnp.stack(ends, axis=-1)
+    raise ValueError(
+        f"the model's y is {type(distribution).__name__}: predictions are made for Categorical, Bernoulli and Normal"
+    )
+
+
+def _check_inputs(fit: Fit, x: Any, y: Any) -> jax.Array:
+    zeros = np.zeros(len(np.atleast_1d(x)), np.int32) if y is None else y
+    array, _ = check_data(x, zeros)
+    if array.shape[1:] != fit.x.shape[1:]:
+        raise ValueError(f"x has rows of shape {array.shape[1:]} and the fit was trained on {fit.x.shape[1:]}")
+    return array.astype(fit.x.dtype)
+
+
+def _batches(num_chains: int, num_draws: int) -> np.ndarray:
+    """Number the batches (chain, draw): contiguous draws of one chain, NUM_BATCHES in all where draws allow."""
+    per_chain = min(max(NUM_BATCHES // num_chains, 1), num_draws)
+    in_chain = np.arange(num_draws) * per_chain // num_draws
+    return np.arange(num_chains)[:, None] * per_chain + in_chain
+
+
+def _outcome_shape(fit: Fit, x: jax.Array) -> tuple[str, int]:
+    draw = {site: draws[0, 0] for site, draws in fit.draws.items()}
+    kind = []
+
+    def run(x: jax.Array) -> jax.Array:
+        name, outputs = _outputs(outcome(fit, draw, x, jax.random.key(0), fit.x, fit.y), len(x))
+        kind.append(name)
+        return outputs
+
+    shape = jax.eval_shape(run, x[:1]).shape
+    return kind[0], shape[-1]
+
+
+Reduce = Callable[..., Any]
+
+
+def _reduce_classes(batch: np.ndarray, outputs: Any, draws: Any, keys: Any, y: Any, rows: int, width: int) -> Any:
+    """Add up probabilities and entropies by batch while the draws go by; keep only log-likelihoods draw by draw."""
+    batch_index = jnp.asarray(batch)
+    num_batches = int(batch.max()) + 1
+
+    def step(carry: Any, item: Any) -> Any:
+        probs_sum, entropy_sum = carry
+        draw, key, index = item
+        probs = outputs(draw, key)
+        entropy = -jnp.sum(jnp.where(probs > 0, probs * jnp.log(jnp.where(probs > 0, probs, 1)), 0), axis=-1)
+        carry = (probs_sum.at[index].add(probs), entropy_sum.at[index].add(entropy))
+        if y is None:
+            return carry, None
+        floor = jnp.finfo(probs.dtype).tiny
+        return carry, jnp.log(jnp.maximum(jnp.take_along_axis(probs, y[:, None], 1)[:, 0], floor))
+
+    dtype = next(iter(draws.values())).dtype
+    zero = (jnp.zeros((num_batches, rows, width), dtype), jnp.zeros((num_batches, rows), dtype))
+    (probs, entropy), log_likelihood = lax.scan(step, zero, (draws, keys, batch_index))
+    result = {"probs": probs, "entropy": entropy}
+    return result if y is None else result | {"log_likelihood": log_likelihood}
+
+
+def _keep_normals(batch: np.ndarray, outputs: Any, draws: Any, keys: Any, y: Any, rows: int, width: int) -> Any:
+    kept = lax.map(lambda item: outputs(*item), (draws, keys))
+    loc, scale = kept[..., 0], kept[..., 1]
+    result = {"loc": loc, "scale": scale}
+    return result if y is None else result | {"log_likelihood": dist.Normal(loc, scale).log_prob(y)}
+
+
+def _keep_outputs(outputs: Any, draws: Any, keys: Any, y: Any, rows: int, width: int) -> Any:
+    return {"outputs": lax.map(lambda item: outputs(*item), (draws, keys))}
+
+
+def _in_row_chunks(fit: Fit, x: jax.Array, y: Any, reduce: Reduce, max_bytes: int) -> dict[str, np.ndarray]:
+    """Run `reduce` over all draws for chunks of rows, halved until the compiler's working memory fits the bound."""
+    draws = {site: jnp.asarray(d).reshape(-1, *d.shape[2:]) for site, d in fit.draws.items()}
+    keys = jax.random.split(jax.random.fold_in(fit.key, 1), len(next(iter(draws.values()))))
+    _, width = _outcome_shape(fit, x)
+
+    def run(draws: Any, keys: Any, x: Any, y: Any, x_train: Any, y_train: Any) -> Any:
+        def outputs(draw: Any, key: jax.Array) -> jax.Array:
+            return _outputs(outcome(fit, draw, x, key, x_train, y_train), len(x))[1]
+
+        return reduce(outputs, draws, keys, y, len(x), width)
+
+    chunk = min(len(x), 4096)
+    while True:
+        arguments = (draws, keys, x[:chunk], None if y is None else y[:chunk], fit.x, fit.y)
+        compiled = jax.jit(run).lower(*arguments).compile()
+        analysis = compiled.memory_analysis()
+        if chunk == 1 or analysis is None or analysis.temp_size_in_bytes <= max_bytes:
+            break
+        chunk = -(-chunk // 2)
+    pieces: dict[str, list[np.ndarray]] = {}  # rows are the second axis of every piece
+    for start in range(0, len(x), chunk):
+        # The last chunk reaches back so that every chunk has one shape, and one program serves all.
+        first = max(min(start, len(x) - chunk), 0)
+        rows = slice(first, first + chunk)
+        part = compiled(draws, keys, x[rows], None if y is None else y[rows], fit.x, fit.y)
+        for name, value in part.items():
+            pieces.setdefault(name, []).append(np.asarray(value)[:, start - first :])
+    return {name: np.concatenate(values, axis=1) for name, values in pieces.items()}
