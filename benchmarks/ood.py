@@ -235,7 +235,7 @@ def _foreign(
         x = np.repeat(x.mean(axis=3, keepdims=True), channels, axis=3)
         description += f", their grey in all {channels} channels"
     if x.shape[1:3] != (height, width):
-        from scipy import ndimage  # type: ignore[import-untyped]
+        from scipy import ndimage
 
         zoom = (1, height / x.shape[1], width / x.shape[2], 1)
         description += f", resized from {x.shape[1]}x{x.shape[2]} to {height}x{width} (linear)"

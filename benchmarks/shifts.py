@@ -78,7 +78,7 @@ def _rotation(case: Case) -> np.ndarray:
     is_square = case.x.shape[1] == case.x.shape[2]
     if case.argument % (90 if is_square else 180) == 0:
         return np.rot90(case.x, int(case.argument // 90), axes=(1, 2))
-    from scipy import ndimage  # type: ignore[import-untyped]
+    from scipy import ndimage
 
     turned = ndimage.rotate(case.x, case.argument, axes=(1, 2), reshape=False, order=1)
     return np.clip(turned, 0.0, 1.0)

@@ -6,6 +6,8 @@
 
 from .backprop import BayesByBackprop
 from .base import Fit, FitError, Method, fit
+from .diagnostics import Convergence, convergence
+from .export import from_datatree, load_datatree, save_datatree, to_datatree
 from .nuts import NUTS
 from .predict import ClassPredictive, NormalPredictive, predict, predict_draws
 from .svi import SVI
@@ -16,13 +18,19 @@ __all__ = [
     "SVI",
     "BayesByBackprop",
     "ClassPredictive",
+    "Convergence",
     "Fit",
     "FitError",
     "Method",
     "NormalPredictive",
     "VariationalConv",
     "VariationalDense",
+    "convergence",
     "fit",
+    "from_datatree",
+    "load_datatree",
     "predict",
     "predict_draws",
+    "save_datatree",
+    "to_datatree",
 ]

@@ -43,7 +43,7 @@ class BayesByBackprop:
     """
 
     estimator: Estimator = "flipout"
-    num_steps: int = 5000
+    num_steps: int = 10_000
     batch_size: int | None = None
     num_draws: int = 1000
     learning_rate: float | Schedule = 0.01
@@ -102,7 +102,6 @@ class BayesByBackprop:
             finished=result.finished,
             num_gradients=len(result.losses) * self.num_particles,
             rows_per_gradient=batch_size,
-            compile_seconds=result.compile_seconds,
             run_seconds=result.run_seconds,
         )
 

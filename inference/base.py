@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
+import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -45,8 +48,8 @@ class Fit:
         finished: whether the optimiser reached a plateau before its budget; None for NUTS.
         num_gradients: gradient evaluations of the log joint, warm-up included.
         rows_per_gradient: rows that one of them reads.
-        compile_seconds: time spent compiling.
-        run_seconds: time spent running, compilation not included.
+        run_seconds: time spent in the compiled loop of sampling or optimisation.
+        compile_seconds: all other time of the fit: initialisation, tracing, compilation.
     """
 
     model: Model
@@ -57,8 +60,8 @@ class Fit:
     draws: Mapping[str, jax.Array]
     num_gradients: int
     rows_per_gradient: int
-    compile_seconds: float
     run_seconds: float
+    compile_seconds: float = math.nan
     stats: Mapping[str, jax.Array] = field(default_factory=dict)
     losses: np.ndarray | None = None
     finished: bool | None = None
@@ -122,8 +125,10 @@ def fit(key: jax.Array, model: Model, x: Any, y: Any, method: Method, *, progres
         (40, 2)
     """
     x, y = check_data(x, y)
+    started = time.perf_counter()
     with Progress(method.name, show=progress) as bar:
-        return method.fit(key, model, x, y, bar)
+        result = method.fit(key, model, x, y, bar)
+    return dataclasses.replace(result, compile_seconds=time.perf_counter() - started - result.run_seconds)
 
 
 def check_data(x: Any, y: Any) -> tuple[jax.Array, jax.Array]:

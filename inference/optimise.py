@@ -35,7 +35,6 @@ class Optimised:
     params: Any
     losses: np.ndarray
     finished: bool
-    compile_seconds: float
     run_seconds: float
 
 
@@ -132,13 +131,11 @@ def minimise(
         *state, losses = lax.fori_loop(0, length, one_step, (*state, losses))
         return tuple(state), losses
 
-    started = time.perf_counter()
     state = (params, adam.init(params), jnp.arange(len(x)))
     decay_start = num_steps - decay
     arguments = (jnp.asarray(0), jnp.asarray(window), jnp.asarray(decay_start), x, y)
     compiled = jax.jit(chunk, donate_argnums=0).lower(state, *arguments).compile()
     state = jax.tree.map(jnp.copy, state)  # the caller keeps its own: what is donated is gone
-    compile_seconds = time.perf_counter() - started
 
     started = time.perf_counter()
     losses = np.zeros(0)
@@ -159,4 +156,4 @@ def minimise(
         if not finished and len(losses) <= decay_start and plateaued(losses, window):
             finished, decay_start = True, len(losses)
             end = min(decay_start + decay, num_steps)
-    return Optimised(state[0], losses, finished, compile_seconds, time.perf_counter() - started)
+    return Optimised(state[0], losses, finished, time.perf_counter() - started)

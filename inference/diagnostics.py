@@ -1,0 +1,163 @@
+"""Is this sampler converged? Asked in function space: weights have symmetries, so R-hat on them means nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
+from scipy.special import ndtri
+from scipy.stats import rankdata
+
+from .base import Fit
+from .predict import predict, predict_draws
+
+__all__ = ["Convergence", "bulk_ess", "convergence", "ebfmi", "rank_rhat", "tail_ess", "verdict"]
+
+RHAT_LIMIT = 1.01
+"""Vehtari et al. (2021), section 4."""
+
+ESS_PER_CHAIN = 100
+"""Vehtari et al. (2021), section 4.1: 400 for four chains."""
+
+EBFMI_LIMIT = 0.3
+"""Betancourt (2016), A Conceptual Introduction to HMC, section 6.1."""
+
+DIVERGENCE_LIMIT = 0.01
+"""Largest share of divergent draws. None is the strict rule for biased scales; a few in a network's hundreds of
+thousands of gradients are mended by the other checks, a percent is not."""
+
+TAIL = 0.05
+"""The checks hold for all but this share of the function values, which number in the thousands: the largest of so
+many R-hats lies over 1.01 by chance alone."""
+
+PROBABILITY_ROWS = 32
+"""Held-out rows whose predictive probabilities of every class are judged, beside all row log-likelihoods."""
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """The verdict on a sampler, and the numbers behind it.
+
+    Attributes:
+        converged: whether every check passed.
+        reason: the checks that failed, or the numbers that passed, in one line.
+        rhat: R-hat (rank-normalised, split) that 95 % of the function values stay below; NaN where chains stick.
+        ess_bulk: bulk effective sample size that 95 % of the function values exceed.
+        ess_tail: the same of the tails.
+        ebfmi: lowest energy Bayesian fraction of missing information of a chain.
+        divergences: divergent draws after warm-up.
+        num_values: function values judged.
+    """
+
+    converged: bool
+    reason: str
+    rhat: float
+    ess_bulk: float
+    ess_tail: float
+    ebfmi: float
+    divergences: int
+    num_values: int
+
+
+def convergence(fit: Fit, x: Any, y: Any) -> Convergence | None:
+    """Judge a NUTS fit by its predictions at held-out rows; None for methods whose draws are no chains.
+
+    The function values are the log-likelihoods of all rows given, and the predictive probabilities (or means and
+    standard deviations) of the first 32.
+
+    Arguments:
+        fit: the fit.
+        x: held-out inputs (row, feature...).
+        y: held-out targets (row,).
+    """
+    if not fit.stats:
+        return None
+    log_likelihood = predict(fit, x, y).log_likelihood
+    assert log_likelihood is not None
+    outputs = predict_draws(fit, x[:PROBABILITY_ROWS])
+    values = np.concatenate([log_likelihood, outputs.reshape(*outputs.shape[:2], -1)], axis=2)
+    return verdict(values, np.asarray(fit.stats["energy"]), np.asarray(fit.stats["diverging"]))
+
+
+def verdict(
+    values: Float[np.ndarray, "chain draw value"],
+    energy: Float[np.ndarray, "chain draw"],
+    diverging: np.ndarray,
+) -> Convergence:
+    """Judge chains by function values (chain, draw, value), energies (chain, draw) and divergences (chain, draw)."""
+    num_chains, num_draws, num_values = values.shape
+    if num_draws < 4:
+        raise ValueError(f"{num_draws} draws a chain: convergence needs at least 4")
+    rhats = rank_rhat(values)
+    # A value that never moves in any chain has R-hat NaN: it counts as the worst, whatever its rank.
+    rhat = float("nan") if np.isnan(rhats).mean() > TAIL else float(np.nanquantile(rhats, 1 - TAIL))
+    ess_bulk = float(np.nanquantile(bulk_ess(values), TAIL))
+    ess_tail = float(np.nanquantile(tail_ess(values), TAIL))
+    lowest_ebfmi = float(ebfmi(energy).min())
+    divergences = int(diverging.sum())
+    stuck = [chain for chain in range(num_chains) if (np.ptp(values[chain], axis=0) == 0).mean() > TAIL]
+    ess_limit = ESS_PER_CHAIN * num_chains
+    failures = []
+    if num_chains < 2:
+        failures.append("one chain alone cannot show that it has converged")
+    if stuck:
+        failures.append(f"chain {', '.join(map(str, stuck))} is stuck")
+    if not rhat < RHAT_LIMIT:
+        failures.append(f"R-hat {rhat:.3f}, wanted < {RHAT_LIMIT}")
+    if not min(ess_bulk, ess_tail) >= ess_limit:
+        failures.append(f"ESS bulk {ess_bulk:.0f}, tail {ess_tail:.0f}, wanted ≥ {ess_limit}")
+    if not lowest_ebfmi >= EBFMI_LIMIT:
+        failures.append(f"E-BFMI {lowest_ebfmi:.2f}, wanted ≥ {EBFMI_LIMIT}")
+    if divergences > DIVERGENCE_LIMIT * num_chains * num_draws:
+        failures.append(f"{divergences} of {num_chains * num_draws} draws diverged")
+    passed = f"R-hat {rhat:.3f}, ESS bulk {ess_bulk:.0f}, tail {ess_tail:.0f}, {divergences} divergences"
+    return Convergence(
+        converged=not failures,
+        reason="; ".join(failures) or passed,
+        rhat=rhat,
+        ess_bulk=ess_bulk,
+        ess_tail=ess_tail,
+        ebfmi=lowest_ebfmi,
+        divergences=divergences,
+        num_values=num_values,
+    )
+
+
+def rank_rhat(values: Float[np.ndarray, "chain draw *value"]) -> Float[np.ndarray, "*value"]:
+    """Return the rank-normalised split R-hat: the larger of bulk and folded (Vehtari et al. 2021, section 4)."""
+    folded = np.abs(values - np.median(values, axis=(0, 1)))
+    return np.maximum(split_gelman_rubin(_normal_scores(values)), split_gelman_rubin(_normal_scores(folded)))
+
+
+def bulk_ess(values: Float[np.ndarray, "chain draw *value"]) -> Float[np.ndarray, "*value"]:
+    """Return the effective sample size of the rank-normalised split chains (Vehtari et al. 2021, section 4)."""
+    return effective_sample_size(_normal_scores(_split(values)))
+
+
+def tail_ess(values: Float[np.ndarray, "chain draw *value"]) -> Float[np.ndarray, "*value"]:
+    """Return the smaller effective sample size of the 5 % and 95 % quantiles' indicators (the same, section 4.3)."""
+    lower, upper = np.quantile(values, [0.05, 0.95], axis=(0, 1))
+    split = _split(values)
+    below, above = (split <= lower).astype(float), (split <= upper).astype(float)
+    return np.minimum(effective_sample_size(below), effective_sample_size(above))
+
+
+def ebfmi(energy: Float[np.ndarray, "chain draw"]) -> Float[np.ndarray, " chain"]:
+    """Return each chain's E-BFMI = Σ (Eₙ − Eₙ₋₁)² / Σ (Eₙ − Ē)² (Betancourt 2016); 0 where the energy is stuck."""
+    moves = (np.diff(energy, axis=1) ** 2).sum(1)
+    spread = ((energy - energy.mean(1, keepdims=True)) ** 2).sum(1)
+    return np.divide(moves, spread, out=np.zeros_like(moves), where=spread > 0)
+
+
+def _split(values: np.ndarray) -> np.ndarray:
+    half = values.shape[1] // 2
+    return np.concatenate([values[:, :half], values[:, -half:]])
+
+
+def _normal_scores(values: np.ndarray) -> np.ndarray:
+    """Return Φ⁻¹((rank − 3/8) / (N + 1/4)), ranks over all chains (Vehtari et al. 2021, eq. 14)."""
+    ranks = rankdata(values.reshape(-1, *values.shape[2:]), axis=0).reshape(values.shape)
+    return ndtri((ranks - 0.375) / (values.shape[0] * values.shape[1] + 0.25))

@@ -1,0 +1,170 @@
+"""Fits as ArviZ DataTrees, on disk as netCDF, and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import arviz as az
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from .base import Fit, Method, Model, accepts, check_data
+from .predict import MAX_BYTES, predict_draws
+
+__all__ = ["from_datatree", "load_datatree", "require_writer", "save_datatree", "to_datatree"]
+
+
+def to_datatree(fit: Fit, x: Any = None, y: Any = None) -> xr.DataTree:
+    """Return the fit as an ArviZ DataTree.
+
+    Groups: `posterior` (every site), `sample_stats` (NUTS), `posterior_predictive` (draws of y) and
+    `log_likelihood` (chain, draw, row) at the rows given or else the training rows, `observed_data` (y there),
+    `optimisation` (the loss trace of the variational methods). The attributes hold the method, its
+    hyperparameters, timings and gradient counts; `draws_are_chains` says whether R-hat and ESS apply.
+
+    A model that conditions on its training rows (a Gaussian process) gets predictive groups only for rows given:
+    its predictions of the rows it has seen are no likelihoods. Predictive groups that would take more than 256 MiB
+    are left out, and the attribute `left_out` says so.
+
+    Arguments:
+        fit: the fit.
+        x: inputs (row, feature...) for the predictive groups; the training inputs by default.
+        y: targets (row,) of x.
+
+    Raises:
+        ValueError: x came without y, or either is malformed.
+    """
+    if (x is None) != (y is None):
+        raise ValueError("to_datatree got one of x and y: give both, or neither for the training rows")
+    groups: dict[str, dict[str, Any]] = {"posterior": {site: np.asarray(d) for site, d in fit.draws.items()}}
+    left_out = ""
+    if fit.stats:
+        groups["sample_stats"] = {name: np.asarray(value) for name, value in fit.stats.items()}
+    rows_x, rows_y = (fit.x, fit.y) if x is None else check_data(x, y)
+    if x is None and accepts(fit.model, "x_new"):
+        left_out = "predictions: the model conditions on its training rows, give to_datatree held-out rows"
+    else:
+        try:
+            outputs = predict_draws(fit, rows_x)
+        except ValueError as error:
+            left_out = f"predictions: {error}"
+        else:
+            groups |= _predictive_groups(outputs, np.asarray(rows_y), fit.key)
+    attributes = _attributes(fit) | {"left_out": left_out}
+    tree = az.from_dict(groups, attrs={"/": attributes}, dims={"y": ["row"]})
+    if fit.losses is not None:
+        tree["optimisation"] = xr.DataTree(xr.Dataset({"loss": ("step", np.asarray(fit.losses))}))
+    return tree
+
+
+def from_datatree(tree: xr.DataTree, model: Model, x: Any, y: Any, method: Method) -> Fit:
+    """Return the fit that `to_datatree` made this tree of; model, data and method are the caller's to know.
+
+    Raises:
+        ValueError: the tree was made by another method or with other hyperparameters.
+    """
+    attributes = tree.attrs
+    wanted = _describe(method)
+    if attributes.get("method") != wanted:
+        raise ValueError(f"the tree holds {attributes.get('method')} and {wanted} was asked for")
+    x, y = check_data(x, y)
+    posterior = tree["posterior"].dataset
+    stats = tree["sample_stats"].dataset if "sample_stats" in tree.children else {}
+    losses = tree["optimisation"]["loss"].values if "optimisation" in tree.children else None
+    return Fit(
+        model=model,
+        method=method,
+        x=x,
+        y=y,
+        key=jax.random.wrap_key_data(jnp.asarray(np.asarray(attributes["key"], np.uint32))),
+        draws={str(site): jnp.asarray(posterior[site].values) for site in posterior.data_vars},
+        stats={str(name): stats[name].values for name in stats},
+        losses=losses,
+        finished=None if attributes["finished"] == "not applicable" else attributes["finished"] == "yes",
+        num_gradients=int(attributes["num_gradients"]),
+        rows_per_gradient=int(attributes["rows_per_gradient"]),
+        compile_seconds=float(attributes["compile_seconds"]),
+        run_seconds=float(attributes["run_seconds"]),
+    )
+
+
+def require_writer() -> None:
+    """Raise ValueError where no netCDF writer is installed: better before sampling than after it."""
+    if importlib.util.find_spec("h5netcdf") is None:
+        raise ValueError("no netCDF writer is installed: pip install 'arviz[h5netcdf]'")
+
+
+def save_datatree(tree: xr.DataTree, path: str | os.PathLike[str]) -> None:
+    """Write the tree to a netCDF file that appears whole or not at all."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial")
+    tree.to_netcdf(partial, engine="h5netcdf")
+    with open(partial, "rb") as file:
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def load_datatree(path: str | os.PathLike[str]) -> xr.DataTree:
+    """Read a tree from a netCDF file into memory; the file is closed.
+
+    Raises:
+        ValueError: the file is missing or cannot be read.
+    """
+    try:
+        with xr.open_datatree(path, engine="h5netcdf") as tree:
+            return tree.load()
+    except (OSError, KeyError, RuntimeError) as error:
+        raise ValueError(f"{path} cannot be read as netCDF ({error}): delete it and run again") from error
+
+
+def _predictive_groups(outputs: np.ndarray, y: np.ndarray, key: jax.Array) -> dict[str, dict[str, Any]]:
+    """Draw y from each draw's outputs (chain, draw, row, output), and score the observed y under them."""
+    random = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    if np.issubdtype(y.dtype, np.integer):
+        cumulative = outputs.cumsum(-1)
+        levels = random.uniform(size=(*outputs.shape[:3], 1)) * cumulative[..., -1:]
+        drawn = (levels > cumulative).sum(-1).astype(y.dtype)
+        chosen = np.take_along_axis(outputs, np.broadcast_to(y[:, None], (*outputs.shape[:3], 1)), -1)[..., 0]
+        log_likelihood = np.log(np.maximum(chosen, np.finfo(outputs.dtype).tiny))
+    else:
+        loc, scale = outputs[..., 0], outputs[..., 1]
+        drawn = random.normal(loc, scale).astype(outputs.dtype)
+        log_likelihood = -0.5 * ((y - loc) / scale) ** 2 - np.log(scale) - 0.5 * np.log(2 * np.pi)
+    return {
+        "posterior_predictive": {"y": drawn},
+        "log_likelihood": {"y": log_likelihood},
+        "observed_data": {"y": y},
+    }
+
+
+def _attributes(fit: Fit) -> dict[str, Any]:
+    return {
+        "inference_library": "hmcvi",
+        "method": _describe(fit.method),
+        "method_name": fit.method.name,
+        "draws_are_chains": "yes" if fit.stats else "no: R-hat and ESS are not applicable to independent draws",
+        "finished": "not applicable" if fit.finished is None else "yes" if fit.finished else "no",
+        "num_gradients": fit.num_gradients,
+        "rows_per_gradient": fit.rows_per_gradient,
+        "compile_seconds": fit.compile_seconds,
+        "run_seconds": fit.run_seconds,
+        "key": np.asarray(jax.random.key_data(fit.key)),
+    }
+
+
+def _describe(method: Method) -> str:
+    """Return the method's class and hyperparameters as JSON."""
+    values = dataclasses.asdict(method) if dataclasses.is_dataclass(method) else {}  # type: ignore[arg-type]
+    plain = {k: v if isinstance(v, str | int | float | bool | None) else _name(v) for k, v in values.items()}
+    return json.dumps({"class": type(method).__name__, **plain})
+
+
+def _name(value: Any) -> str:
+    return getattr(value, "__qualname__", repr(value))

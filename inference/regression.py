@@ -1,0 +1,199 @@
+"""Scores of a regression's predictive, in each row the mixture (1/D) sum_d Normal(loc_d, scale_d)."""
+
+import numpy as np
+from scipy.special import logsumexp, ndtr, ndtri
+
+from .score_base import Draws, Rows, RowValues, Score, check_same_rows, checked, score_of_rows
+
+__all__ = [
+    "coverage",
+    "interval",
+    "interval_width",
+    "log_likelihood",
+    "normal_entropy",
+    "pit",
+    "rmse",
+    "row_log_likelihood",
+]
+
+
+def rmse(loc: Draws, y: Rows) -> Score:
+    """sqrt((1/n) sum_i (y_i - (1/D) sum_d loc_di)^2), the error of the mixture's mean, in the unit of y.
+
+    Args:
+        loc: (draw, row).
+        y: (row,).
+
+    Returns:
+        Score; the standard error by the delta method, se(mse) / (2 rmse).
+
+    >>> rmse(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([0.0, 1.0]))
+    Score(value=2.0, standard_error=0.0)
+    """
+    loc, y = checked("loc", loc, "draw", "row"), checked("y", y, "row")
+    check_same_rows("loc", loc.shape[1], "y", len(y))
+    mean_square, error = score_of_rows((y - loc.mean(axis=0)) ** 2)
+    root = float(np.sqrt(mean_square))
+    return Score(root, error / (2 * root) if root > 0 else error)
+
+
+def row_log_likelihood(loc: Draws, scale: Draws, y: Rows) -> RowValues:
+    """log (1/D) sum_d Normal(y_i; loc_di, scale_di) for each row, (row,), in nats (and the unit of y).
+
+    >>> row_log_likelihood(np.array([[0.0]]), np.array([[1.0]]), np.array([0.0])).round(4)
+    array([-0.9189])
+    """
+    loc, scale, y = _checked_normals(loc, scale, y)
+    log_density = -0.5 * ((y - loc) / scale) ** 2 - np.log(scale) - 0.5 * np.log(2 * np.pi)
+    return logsumexp(log_density, axis=0) - np.log(len(loc))
+
+
+def log_likelihood(loc: Draws, scale: Draws, y: Rows) -> Score:
+    """Mean over rows of the log density of the mixture; higher is better.
+
+    Args:
+        loc: (draw, row).
+        scale: (draw, row), standard deviations, positive.
+        y: (row,).
+
+    Returns:
+        Score in nats per row.
+
+    >>> round(log_likelihood(np.zeros((1, 2)), np.ones((1, 2)), np.array([0.0, 0.0])).value, 4)
+    -0.9189
+
+    Source: Gneiting and Raftery 2007, Strictly proper scoring rules, section 4.1 (logarithmic score).
+    """
+    return score_of_rows(row_log_likelihood(loc, scale, y))
+
+
+def pit(loc: Draws, scale: Draws, y: Rows) -> RowValues:
+    """Probability integral transform F_i(y_i) = (1/D) sum_d Phi((y_i - loc_di) / scale_di), (row,).
+
+    Uniform on [0, 1] where the predictive is calibrated.
+
+    >>> pit(np.array([[0.0]]), np.array([[1.0]]), np.array([0.0]))
+    array([0.5])
+
+    Source: Dawid 1984; Gneiting, Balabdaoui and Raftery 2007, Probabilistic forecasts, section 3.1.
+    """
+    loc, scale, y = _checked_normals(loc, scale, y)
+    return ndtr((y - loc) / scale).mean(axis=0)
+
+
+def coverage(loc: Draws, scale: Draws, y: Rows, *, level: float = 0.9) -> Score:
+    """Share of rows inside the mixture's central interval, (1 - level) / 2 <= F_i(y_i) <= (1 + level) / 2.
+
+    Calibrated predictives score `level`: more is too wide, less is too narrow.
+
+    Raises:
+        ValueError: level is not between 0 and 1.
+
+    >>> coverage(np.zeros((1, 2)), np.ones((1, 2)), np.array([0.0, 3.0]), level=0.9).value
+    0.5
+    """
+    low, high = _tails(level)
+    transform = pit(loc, scale, y)
+    return score_of_rows(((low <= transform) & (transform <= high)).astype(np.float64))
+
+
+def interval(loc: Draws, scale: Draws, level: float = 0.9) -> tuple[RowValues, RowValues]:
+    """Central interval of the mixture: its (1 - level) / 2 and (1 + level) / 2 quantiles, by bisection.
+
+    Args:
+        loc: (draw, row).
+        scale: (draw, row), standard deviations, positive.
+        level: the probability inside.
+
+    Returns:
+        lower and upper, each (row,), in the unit of y, to 1e-10 of the row's smallest scale.
+
+    Raises:
+        ValueError: level is not between 0 and 1.
+
+    >>> lower, upper = interval(np.zeros((1, 1)), np.ones((1, 1)), 0.95)
+    >>> lower.round(2), upper.round(2)
+    (array([-1.96]), array([1.96]))
+    """
+    loc, scale = _checked_normals(loc, scale)
+    low, high = _tails(level)
+    return _mixture_quantile(loc, scale, low), _mixture_quantile(loc, scale, high)
+
+
+def interval_width(loc: Draws, scale: Draws, level: float = 0.9) -> Score:
+    """Mean over rows of upper - lower of `interval`: how sharp the predictive is, in the unit of y.
+
+    >>> round(interval_width(np.zeros((1, 2)), np.ones((1, 2)), 0.95).value, 2)
+    3.92
+    """
+    lower, upper = interval(loc, scale, level)
+    return score_of_rows(upper - lower)
+
+
+def normal_entropy(loc: Draws, scale: Draws) -> tuple[RowValues, RowValues, RowValues]:
+    """Differential entropy of the predictive, split as in `entropy_decomposition`.
+
+    total = 0.5 log(2 pi e (E_d scale_d^2 + Var_d loc_d)), aleatoric = E_d 0.5 log(2 pi e scale_d^2).
+
+    The mixture's own entropy has no closed form: total is that of the Normal with its mean and variance
+    (moment matching), an upper bound, so epistemic is an upper bound of the mutual information as well.
+
+    Args:
+        loc: (draw, row).
+        scale: (draw, row), standard deviations, positive.
+
+    Returns:
+        total, aleatoric and epistemic = total - aleatoric (0 where rounding makes it negative), each (row,),
+        in nats. The first two move with the unit of y and may be negative.
+
+    >>> total, aleatoric, epistemic = normal_entropy(np.array([[0.0], [0.0]]), np.array([[1.0], [1.0]]))
+    >>> total.round(4), epistemic
+    (array([1.4189]), array([0.]))
+
+    Source: Depeweg et al. 2018, Decomposition of uncertainty in Bayesian deep learning; that the Normal is
+    the upper bound: Cover and Thomas 2006, Elements of information theory, theorem 8.6.5.
+    """
+    loc, scale = _checked_normals(loc, scale)
+    variance = np.mean(scale**2, axis=0) + np.var(loc, axis=0)
+    total = 0.5 * np.log(2 * np.pi * np.e * variance)
+    aleatoric = np.mean(0.5 * np.log(2 * np.pi * np.e * scale**2), axis=0)
+    return total, aleatoric, np.maximum(total - aleatoric, 0.0)
+
+
+def _checked_normals(loc: Draws, scale: Draws, y: Rows | None = None) -> tuple[np.ndarray, ...]:
+    loc, scale = checked("loc", loc, "draw", "row"), checked("scale", scale, "draw", "row")
+    if loc.shape != scale.shape:
+        raise ValueError(
+            f"loc has shape {loc.shape} but scale has {scale.shape}: pass both as (draw, row),"
+            " np.broadcast_to(scale, loc.shape) if the scale is shared"
+        )
+    if scale.min() <= 0:
+        raise ValueError(
+            f"scale goes down to {scale.min():.6g} but should be positive:"
+            " pass standard deviations, not their logarithms"
+        )
+    if y is None:
+        return loc, scale
+    y = checked("y", y, "row")
+    check_same_rows("loc", loc.shape[1], "y", len(y))
+    return loc, scale, y
+
+
+def _tails(level: float) -> tuple[float, float]:
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level} but should be between 0 and 1: pass 0.9 for 90 %")
+    return (1 - level) / 2, (1 + level) / 2
+
+
+def _mixture_quantile(loc: np.ndarray, scale: np.ndarray, probability: float) -> np.ndarray:
+    # The mixture's quantile lies between the smallest and the largest of its components' quantiles.
+    ends = loc + scale * ndtri(probability)
+    low, high = ends.min(axis=0), ends.max(axis=0)
+    enough = 1e-10 * scale.min(axis=0)
+    for _ in range(100):  # a bound for brackets whose own rounding exceeds `enough`
+        if np.all(high - low <= enough):
+            break
+        middle = (low + high) / 2
+        too_low = ndtr((middle - loc) / scale).mean(axis=0) < probability
+        low, high = np.where(too_low, middle, low), np.where(too_low, high, middle)
+    return (low + high) / 2

@@ -1,0 +1,29 @@
+"""Every figure of hmcvi: numbers in, axes out.
+
+Functions of matplotlib axes take ``ax=None`` (or ``axes=None``) and return the axes; the two ArviZ figures
+return its plot collection. :func:`save` writes any of them.
+"""
+
+from .calibration import interval_coverage, reliability
+from .posterior import forest, rank
+from .regression import Band, predictive_bands
+from .style import COLUMN_WIDTH, PAGE_WIDTH, Look, context, looks, save
+from .training import loss_curves
+from .uncertainty import entropy_histograms
+
+__all__ = [
+    "COLUMN_WIDTH",
+    "PAGE_WIDTH",
+    "Band",
+    "Look",
+    "context",
+    "entropy_histograms",
+    "forest",
+    "interval_coverage",
+    "looks",
+    "loss_curves",
+    "predictive_bands",
+    "rank",
+    "reliability",
+    "save",
+]

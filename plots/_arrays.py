@@ -1,0 +1,39 @@
+"""The check that figures of several methods share."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from hmcvi.inference.score_base import checked
+from numpy.typing import ArrayLike
+
+
+def checked_mapping(
+    name: str, values: Mapping[str, ArrayLike], *dims: str, finite: bool = True
+) -> dict[str, np.ndarray]:
+    """Return every array of a mapping as float64 with the dimensions ``dims``.
+
+    Args:
+        name: what to call the mapping in a message.
+        values: for each label an array with the dimensions ``dims``.
+        dims: the names of the dimensions, for example ``"row", "class"``.
+        finite: whether NaN and infinity are refused.
+
+    Raises:
+        TypeError: ``values`` is not a mapping.
+        ValueError: it is empty, or one of its arrays has the wrong shape, no element or a value not finite.
+
+    Example:
+        >>> checked_mapping("pit", {"nuts": [0.1, 0.9]}, "row")["nuts"].shape
+        (2,)
+    """
+    if not isinstance(values, Mapping):
+        raise TypeError(
+            f"{name} is a {type(values).__name__} but should map each label to an array:"
+            f" pass {{'nuts': {name}}}"
+        )
+    if not values:
+        raise ValueError(f"{name} is empty but should hold an array for each label: pass at least one")
+    arrays = {label: np.asarray(array, dtype=np.float64) for label, array in values.items()}
+    for label, array in arrays.items():
+        checked(f"{name}[{label!r}]", array if finite else np.zeros_like(array), *dims)
+    return arrays

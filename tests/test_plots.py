@@ -1,0 +1,674 @@
+"""The figures show the numbers they are given, whole and legible, and reach the disk whole or not at all."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import hmcvi.plots as plots
+import matplotlib as mpl
+import numpy as np
+import pytest
+from arviz_base import from_dict
+from hmcvi.inference import scores
+from hmcvi.plots import posterior, regression, style, training
+from matplotlib import colors
+from matplotlib import pyplot as plt
+from matplotlib.collections import LineCollection
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
+from scipy.stats import binom
+
+METHODS = ("nuts", "svi", "bbb-local")
+SETS = ("permuted", "held-out classes", "fashion_mnist", "rotated 90°", "noise")
+
+
+@pytest.fixture(autouse=True)
+def _no_figures_left():
+    yield
+    plt.close("all")
+
+
+# --- synthetic fits, in the sizes that a benchmark gives
+
+
+def class_probs(num_rows=1000, num_classes=10):
+    """A calibrated, an overconfident and an underconfident classifier on labels drawn from the first."""
+    rng = np.random.default_rng(0)
+    logits = 2.0 * rng.normal(size=(num_rows, num_classes))
+
+    def softmax(z):
+        return np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+
+    y = np.array([rng.choice(num_classes, p=p) for p in softmax(logits)])
+    return {m: softmax(s * logits) for m, s in zip(METHODS, (1.0, 1.6, 0.6), strict=True)}, y
+
+
+def entropies(num_sets=3):
+    rng = np.random.default_rng(1)
+    return {
+        method: {
+            "test": 2.3 * rng.beta(0.2, 2, size=800),
+            **{name: 2.3 * rng.beta(1 + place, 2, size=300) for place, name in enumerate(SETS[:num_sets])},
+        }
+        for method in METHODS
+    }
+
+
+def losses(num_steps=3000):
+    rng = np.random.default_rng(2)
+    step = np.arange(num_steps)
+    return {
+        m: 900 + 5 * place + 1e5 * np.exp(-step / 50) + rng.gamma(4, 10, size=num_steps)
+        for place, m in enumerate((*METHODS, "bbb-shared"))
+    }
+
+
+def pit():
+    rng = np.random.default_rng(3)
+    return {m: rng.beta(a, a, size=300) for m, a in zip(METHODS, (1.0, 0.6, 1.7), strict=True)}
+
+
+def bands():
+    x = np.linspace(-2, 2, 101)
+    return {
+        m: plots.Band(x=x, mean=np.sin(x), epistemic_sd=s * np.abs(x), total_sd=s * np.abs(x) + 0.1)
+        for m, s in zip(METHODS, (0.3, 0.1, 0.2), strict=True)
+    }
+
+
+def train_points():
+    rng = np.random.default_rng(4)
+    x = np.concatenate([rng.uniform(-1, -0.4, 30), rng.uniform(0.4, 1, 30)])
+    return x, np.sin(x) + 0.1 * rng.normal(size=60)
+
+
+def tree(num_chains, num_draws, scale=1.0, shift=0.0):
+    rng = np.random.default_rng(5)
+
+    def draws(*shape):
+        return shift + scale * rng.normal(size=(num_chains, num_draws, *shape))
+
+    sites = {
+        "hidden_0.kernel": draws(64, 16),
+        "hidden_0.bias": draws(16),
+        "out.kernel": draws(16, 10),
+        "lengthscale": draws(),
+    }
+    return from_dict({"posterior": sites})
+
+
+def trees():
+    return {"nuts": tree(4, 150), "svi": tree(1, 500, 0.4), "bbb-local": tree(1, 300, 0.5, 1.0)}
+
+
+def draw_bands(**kwargs):
+    return plots.predictive_bands(bands(), *train_points(), **kwargs)
+
+
+FIGURES = {
+    "reliability": lambda: plots.reliability(*class_probs()),
+    "reliability, few rows": lambda: plots.reliability(*class_probs(60)),
+    "reliability, equal mass": lambda: plots.reliability(*class_probs(), bins="mass"),
+    "interval coverage": lambda: plots.interval_coverage(pit()),
+    **{
+        f"entropy, {n} OOD sets": lambda n=n: plots.entropy_histograms(entropies(n), max_entropy=2.303)
+        for n in (1, 2, 3, 4, 5)
+    },
+    "loss": lambda: plots.loss_curves(losses()),
+    "loss, 40,000 steps": lambda: plots.loss_curves(losses(40_000)),
+    "bands": lambda: draw_bands(truth=(np.linspace(-2, 2, 50), np.sin(np.linspace(-2, 2, 50)))),
+    "bands, one method": lambda: plots.predictive_bands({"nuts": bands()["nuts"]}, *train_points()),
+    "forest": lambda: plots.forest(trees()),
+    "forest, one method": lambda: plots.forest({"svi": tree(1, 100)}, num_weights=3),
+    "rank": lambda: plots.rank(tree(4, 150)),
+    "rank, one weight": lambda: plots.rank(tree(4, 150), sites=["lengthscale"]),
+}
+
+
+# --- laws of every figure
+
+
+def visible_texts(figure):
+    """Every text that is drawn, with its box in pixels."""
+    found = [*figure.texts]
+    for legend in figure.legends:
+        found += legend.get_texts()
+    for ax in figure.axes:
+        found += [*ax.texts, ax.title]
+        if ax.get_legend() is not None:
+            found += ax.get_legend().get_texts()
+        if not ax.axison:
+            continue
+        for axis in (ax.xaxis, ax.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+            found += [axis.label, *(tick.label1 for tick in ticks if low <= tick.get_loc() <= high)]
+    shown = [t for t in found if t.get_visible() and t.get_text().strip()]
+    return [(text.get_text(), text.get_window_extent()) for text in shown]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_no_text_is_clipped_or_overlaps_another(name):
+    drawn = FIGURES[name]()
+    figure = drawn.viz["figure"].item() if hasattr(drawn, "viz") else np.ravel(drawn)[0].get_figure()
+    figure.canvas.draw()
+    texts = visible_texts(figure)
+    assert len(texts) > 5
+    for text, box in texts:
+        inside = (
+            box.x0 >= -1
+            and box.y0 >= -1
+            and box.x1 <= figure.bbox.width + 1
+            and box.y1 <= figure.bbox.height + 1
+        )
+        assert inside, f"{text!r} leaves the figure: {box} in {figure.bbox}"
+    for place, (text, box) in enumerate(texts):
+        for other, other_box in texts[:place]:
+            width = min(box.x1, other_box.x1) - max(box.x0, other_box.x0)
+            height = min(box.y1, other_box.y1) - max(box.y0, other_box.y0)
+            assert min(width, height) < 1, f"{text!r} overlaps {other!r}"
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_fit_a_page_and_leave_matplotlibs_settings_alone(name):
+    before = dict(mpl.rcParams)
+    drawn = FIGURES[name]()
+    figure = drawn.viz["figure"].item() if hasattr(drawn, "viz") else np.ravel(drawn)[0].get_figure()
+    assert dict(mpl.rcParams) == before
+    assert plots.COLUMN_WIDTH <= figure.get_figwidth() <= plots.PAGE_WIDTH
+    figure.canvas.draw()
+    shown = [ax for ax in figure.axes if ax.axison]
+    # Ticks are made when the figure is drawn, outside the house settings: they keep their size all the same.
+    assert {label.get_fontsize() for ax in shown for label in ax.get_xticklabels()} == {6.5}
+
+
+def test_importing_the_package_chooses_no_backend():
+    code = "import hmcvi.plots, matplotlib; print(matplotlib.get_backend(auto_select=False))"
+    environment = {key: value for key, value in os.environ.items() if key != "MPLBACKEND"}
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == "None"
+
+
+# --- style
+
+
+def test_looks_are_the_same_in_every_figure_and_differ_within_one():
+    found = plots.looks(["nuts", "svi", "bbb"])
+    assert [plots.looks([label])[label] for label in found] == list(found.values())
+    assert plots.looks(["BBB seed 1"])["BBB seed 1"] == found["bbb"]
+    labels = ["nuts", "svi seed 0", "svi seed 1", "svi seed 2", "bbb-local", "bbb-shared", "laplace", "swag"]
+    many = plots.looks(labels)
+    assert list(many) == labels
+    assert len({look.color for look in many.values()}) == len(labels)
+    assert many["svi seed 0"] == found["svi"]
+    # A longer word that begins like a method is another method.
+    assert plots.looks(["svitlana"])["svitlana"].color not in {look.color for look in found.values()}
+
+
+def test_method_colours_stay_apart_in_grey_print_or_by_line_and_marker():
+    found = list(plots.looks(["nuts", "svi", "bbb", "laplace", "swag"]).values())
+    assert len({str(look.linestyle) for look in found}) == len({look.marker for look in found}) == len(found)
+
+
+# --- saving
+
+
+def test_pale_colours_are_darkened_for_text_only():
+    labels = [f"svi seed {seed}" for seed in range(5)]
+    for label, look in plots.looks(labels).items():
+        red, green, blue = colors.to_rgb(style.text_color(look.color))
+        assert 0.2126 * red + 0.7152 * green + 0.0722 * blue <= 0.55, label
+    plain = plots.looks(["svi"])["svi"].color
+    assert style.text_color(plain) == plain.lower()
+
+
+def test_axes_made_elsewhere_get_the_house_settings():
+    _, ax = plt.subplots()
+    plots.interval_coverage(pit(), ax=ax)
+    assert not ax.spines["top"].get_visible()
+    assert ax.xaxis.label.get_fontsize() == 7.5
+    assert {label.get_fontsize() for label in ax.get_yticklabels()} == {6.5}
+
+
+def test_save_writes_every_format_closes_and_is_the_same_twice(tmp_path):
+    written = []
+    for turn in ("first", "second"):
+        ax = plots.interval_coverage(pit())
+        written.append(plots.save(ax, tmp_path / turn / "coverage.v1"))
+        assert not plt.get_fignums()
+    assert [path.name for path in written[0]] == ["coverage.v1.png", "coverage.v1.svg"]
+    for first, second in zip(*written, strict=True):
+        assert first.read_bytes() == second.read_bytes()
+    width = plt.imread(written[0][0]).shape[1]
+    assert width == round(plots.COLUMN_WIDTH * 200)
+
+
+@pytest.mark.parametrize(
+    "as_given",
+    [
+        lambda ax: ax,
+        lambda ax: ax.get_figure(),
+        lambda ax: (ax, None),
+        lambda ax: np.array([[ax]], dtype=object),
+    ],
+)
+def test_save_takes_figures_and_axes(as_given, tmp_path):
+    _, ax = plt.subplots()
+    assert plots.save(as_given(ax), tmp_path / "a", ("png",)) == [tmp_path / "a.png"]
+
+
+def test_save_takes_a_plot_collection(tmp_path):
+    (path,) = plots.save(plots.forest({"svi": tree(1, 20)}, num_weights=2), tmp_path / "forest", ("svg",))
+    assert "<svg" in path.read_text()
+
+
+def test_a_failed_save_leaves_the_older_files_and_nothing_else(tmp_path, monkeypatch):
+    for extension in ("png", "svg"):
+        (tmp_path / f"a.{extension}").write_text("older")
+    genuine = Figure.savefig
+
+    def fail_at_svg(self, path, **kwargs):
+        assert Path(path).name not in ("a.png", "a.svg")
+        genuine(self, path, **kwargs)
+        if kwargs["format"] == "svg":
+            raise OSError("no space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", fail_at_svg)
+    with pytest.raises(OSError, match="no space"):
+        plots.save(plots.interval_coverage(pit()), tmp_path / "a")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "a.png": "older",
+        "a.svg": "older",
+    }
+    assert not plt.get_fignums()
+
+
+def test_save_says_what_it_cannot_save(tmp_path):
+    with pytest.raises(TypeError, match="figure is a dict but should be"):
+        plots.save({}, tmp_path / "a")
+    with pytest.raises(ValueError, match="pass a sequence of extensions"):
+        plots.save(Figure(), tmp_path / "a", "png")
+
+
+# --- reliability
+
+
+def points_of(ax):
+    """The points of each errorbar container as (num_points, 2)."""
+    return [c.lines[0].get_xydata() for c in ax.containers if isinstance(c, ErrorbarContainer)]
+
+
+@pytest.mark.parametrize("bins", ["width", "mass"])
+def test_reliability_points_are_those_of_the_score(bins):
+    probs, y = class_probs()
+    ax, ax_count = plots.reliability(probs, y, num_bins=10, bins=bins)
+    shown = np.concatenate(points_of(ax))
+    wanted = []
+    for place, (label, array) in enumerate(probs.items()):
+        curve = scores.reliability_curve(array, y, num_bins=10, bins=bins)
+        filled = curve.count > 0
+        wanted.append(np.stack([curve.confidence, curve.accuracy], axis=1)[filled])
+        ece, null = (
+            scores.ece(array, y, num_bins=10, bins=bins),
+            scores.ece_null(array, num_bins=10, bins=bins),
+        )
+        text = ax.get_legend().get_texts()[place].get_text()
+        assert text.startswith(label)
+        for number in (*ece, null.value):
+            assert f"{number:.3f}" in text
+        counts, edges, _ = ax_count.patches[place].get_data()
+        np.testing.assert_allclose(edges, np.linspace(0, 1, 11))
+        np.testing.assert_array_equal(counts, np.histogram(array.max(axis=1), 10, (0, 1))[0])
+    wanted = np.concatenate(wanted)
+    np.testing.assert_allclose(shown[np.lexsort(shown.T)], wanted[np.lexsort(wanted.T)])
+
+
+def test_reliability_null_band_is_binomial_around_the_diagonal():
+    probs, y = class_probs()
+    ax, _ = plots.reliability({"nuts": probs["nuts"]}, y, num_bins=10)
+    curve = scores.reliability_curve(probs["nuts"], y, num_bins=10)
+    joined = curve.count >= 5
+    c, n = curve.confidence[joined], curve.count[joined]
+    band = ax.collections[0].get_paths()[0].vertices
+    for probability in (0.025, 0.975):
+        edge = np.stack([c, binom.ppf(probability, n, c) / n], axis=1)
+        assert all(np.isclose(band, point).all(axis=1).any() for point in edge)
+
+
+def test_reliability_bars_are_wilson_intervals():
+    # 10 rows of confidence 0.9, of which 8 are right: Wilson's interval is (0.4902, 0.9433).
+    probs = np.tile([0.9, 0.1], (10, 1))
+    ax, _ = plots.reliability({"nuts": probs}, np.repeat([0, 1], [8, 2]))
+    (bar,) = [c for c in ax.collections if isinstance(c, LineCollection)]
+    np.testing.assert_allclose(bar.get_segments()[0], [[0.9, 0.4902], [0.9, 0.9433]], atol=1e-4)
+
+
+def test_reliability_draws_thin_bins_hollow_and_off_the_line():
+    probs = np.concatenate([np.tile([0.9, 0.1], (20, 1)), np.tile([0.6, 0.4], (2, 1))])
+    ax, _ = plots.reliability({"nuts": probs}, np.zeros(22, int))
+    line, hollow = (c.lines[0] for c in ax.containers)
+    np.testing.assert_allclose(line.get_xydata(), [[0.9, 1.0]])
+    np.testing.assert_allclose(hollow.get_xydata(), [[0.6, 1.0]])
+    assert hollow.get_linestyle() == "None"
+    assert hollow.get_markerfacecolor() == "white"
+
+
+def test_reliability_draws_into_axes_given_and_keeps_to_their_place():
+    _, given = plt.subplots(1, 2)
+    place = given[1].get_subplotspec().get_position(given[1].get_figure())
+    ax, ax_count = plots.reliability(*class_probs(100), ax=given[1])
+    assert ax is given[1]
+    assert not given[0].containers
+    for part in (ax, ax_count):
+        box = part.get_position()
+        assert place.x0 - 1e-6 <= box.x0 < box.x1 <= place.x1 + 1e-6
+        assert place.y0 - 1e-6 <= box.y0 < box.y1 <= place.y1 + 1e-6
+    assert ax_count.get_position().y1 < ax.get_position().y0
+    free = Figure().add_axes((0.2, 0.2, 0.5, 0.5))
+    ax, ax_count = plots.reliability(*class_probs(100), ax=free)
+    assert ax_count.get_position().y0 == pytest.approx(0.2)
+    assert ax.get_position().y1 == pytest.approx(0.7)
+
+
+# --- coverage
+
+
+def test_interval_coverage_counts_rows_inside():
+    values = {"nuts": np.array([0.5, 0.4, 0.05, 0.99])}  # inside from the levels 0, 0.2, 0.9, 0.98 on
+    ax = plots.interval_coverage(values)
+    (line,) = [line for line in ax.lines if line.get_label().startswith("nuts")]
+    shown = dict(zip(line.get_xdata().round(3).tolist(), line.get_ydata(), strict=True))
+    assert [shown[level] for level in (0.0, 0.1, 0.3, 0.89, 0.95, 0.99, 1.0)] == [
+        0.25,
+        0.25,
+        0.5,
+        0.5,
+        0.75,
+        1.0,
+        1.0,
+    ]
+    assert "95 % covers 75.0 ± 21.7 %" in line.get_label()
+    band = ax.collections[0].get_paths()[0].vertices
+    assert np.isclose(band, [0.5, binom.ppf(0.975, 4, 0.5) / 4]).all(axis=1).any()
+
+
+def test_interval_coverage_draws_into_the_axes_given():
+    _, ax = plt.subplots()
+    assert plots.interval_coverage(pit(), ax=ax) is ax
+
+
+# --- entropies
+
+
+def test_entropy_panels_hold_the_shares_and_the_auroc():
+    given = entropies(2)
+    axes = plots.entropy_histograms(given, max_entropy=np.log(10))
+    assert axes.shape == (3, 2)
+    assert [ax.get_title() for ax in axes[0]] == list(SETS[:2])
+    assert [ax.get_ylabel() for ax in axes[:, 0]] == list(METHODS)
+    for method, row in zip(METHODS, axes, strict=True):
+        for name, ax in zip(SETS, row, strict=False):
+            auroc, error = scores.auroc(given[method]["test"], given[method][name])
+            assert [text.get_text() for text in ax.texts] == [f"AUROC {auroc:.3f} ± {error:.3f}"]
+            inside, outside, _ = (patch.get_data() for patch in ax.patches)
+            for shown, values in ((inside, given[method]["test"]), (outside, given[method][name])):
+                np.testing.assert_allclose(shown.edges[[0, -1]], [0, np.log(10)])
+                np.testing.assert_allclose(shown.values, np.histogram(values, shown.edges)[0] / len(values))
+                assert shown.values.sum() == pytest.approx(1)
+            red, green, blue, _ = ax.patches[0].get_facecolor()
+            assert red == green == blue
+            assert colors.to_hex(ax.patches[1].get_facecolor()) == plots.looks(METHODS)[method].color.lower()
+            assert ax.get_xlim() == axes[0, 0].get_xlim()
+            assert ax.get_ylim() == axes[0, 0].get_ylim()
+            # The text stands above every bar of every panel.
+            tallest = max(patch.get_data().values.max() for ax in axes.flat for patch in ax.patches)
+            assert tallest < ax.get_ylim()[1] * 0.65
+
+
+def test_entropy_histograms_draw_into_the_axes_given():
+    _, given = plt.subplots(3, 3)
+    axes = plots.entropy_histograms(entropies(2), axes=given[:, 1:])
+    assert (axes == given[:, 1:]).all()
+    assert axes[2, 0].get_xlabel() == "predictive entropy (nats)"
+    assert axes[0, 0].get_ylabel() == "nuts\nshare of rows"
+    assert axes[0, 0].get_legend() is not None
+
+
+def test_entropy_of_constant_scores_is_drawn():
+    axes = plots.entropy_histograms({"nuts": {"test": np.zeros(5), "noise": np.zeros(5)}})
+    assert axes[0, 0].patches[0].get_data().values[0] == 1
+
+
+# --- training
+
+
+def test_running_median_equals_the_median_of_the_window_and_has_no_end_effect():
+    rng = np.random.default_rng(6)
+    values = rng.normal(size=101)
+    smoothed = training.running_median(values, 5)
+    np.testing.assert_allclose(
+        smoothed[2:-2], np.median(np.lib.stride_tricks.sliding_window_view(values, 5), 1)
+    )
+    # One outlier at the very end, the value an optimiser happens to stop at, does not become the final value.
+    values[-1] = 1e6
+    assert training.running_median(values, 5)[-1] < 10
+
+
+def test_loss_curves_label_the_final_running_median():
+    given = losses()
+    ax = plots.loss_curves(given, smooth=101)
+    shown = {line.get_label(): line for line in ax.lines if line.get_label() in given}
+    assert set(shown) == set(given)
+    low, high = ax.get_ylim()
+    for (label, loss), text in zip(
+        sorted(given.items(), key=lambda kv: shown[kv[0]].get_ydata()[-1]), ax.texts, strict=True
+    ):
+        median = shown[label].get_ydata()
+        np.testing.assert_allclose(median, training.running_median(loss, 101))
+        name, value = text.get_text().rsplit(" ", 1)
+        assert name == label
+        assert float(value) == pytest.approx(median[-1], rel=1e-3)
+        # The last half is inside the axis, and the fall from 1e5 does not flatten it.
+        late = median[1500:]
+        assert low < late.min()
+        assert late.max() < high < 1200
+
+
+def test_loss_labels_keep_apart_and_in_order():
+    ax = plots.loss_curves({f"svi seed {seed}": np.full(50, 10.0 + 1e-3 * seed) for seed in range(5)})
+    heights = [text.xy[1] for text in ax.texts]
+    assert (np.diff(heights) > 0.05).all()
+    assert [text.get_text().split()[2] for text in ax.texts] == list("01234")
+    spread = training.spread(np.array([0.0, 0.0, 0.9, 1.0, 1.0]), 0.15)
+    assert spread[-1] <= 1
+    assert spread[0] >= 0
+    assert (np.diff(spread) >= 0.15 - 1e-12).all()
+
+
+def test_a_diverged_run_is_named_and_does_not_hide_the_others():
+    loss = losses()["svi"]
+    ax = plots.loss_curves({"svi": loss, "bbb": np.where(np.arange(len(loss)) > 900, np.nan, loss)})
+    assert [text.get_text().split()[-1] for text in ax.texts if "bbb" in text.get_text()] == ["diverged"]
+    assert ax.get_ylim()[1] < 1500
+    assert "diverged" in plots.loss_curves({"svi": [np.inf, np.nan]}).texts[0].get_text()
+
+
+def test_loss_curves_draw_into_the_axes_given():
+    _, ax = plt.subplots()
+    assert plots.loss_curves({"svi": [2.0, 1.0]}, ax=ax) is ax
+
+
+# --- regression
+
+
+def test_bands_are_the_mean_with_196_standard_deviations():
+    axes = draw_bands(shade_gaps=False)
+    for (label, band), ax in zip(bands().items(), axes, strict=True):
+        assert ax.get_title() == label
+        total, epistemic = ax.collections
+        assert total.get_alpha() < epistemic.get_alpha()
+        for shown, sd in ((total, band.total_sd), (epistemic, band.epistemic_sd)):
+            vertices = shown.get_paths()[0].vertices
+            for edge in (band.mean - 1.96 * sd, band.mean + 1.96 * sd):
+                wanted = np.stack([band.x, edge], axis=1)
+                distance = np.abs(vertices[:, None] - wanted[None]).max(axis=2).min(axis=0)
+                np.testing.assert_allclose(distance, 0, atol=1e-12)
+        mean, points = ax.lines
+        np.testing.assert_array_equal(mean.get_ydata(), band.mean)
+        np.testing.assert_array_equal(points.get_xydata(), np.stack(train_points(), axis=1))
+        assert ax.get_ylim() == axes[0].get_ylim()
+
+
+def test_gaps_are_where_no_training_point_is():
+    x = np.array([0.0, 0.1, 0.15, 0.6, 0.65, 1.0])
+    assert regression.gaps(x, -0.5, 1.0) == [(-0.5, 0.0), (0.15, 0.6), (0.65, 1.0)]
+    assert regression.gaps(np.linspace(0, 1, 50), 0.0, 1.0) == []
+    axes = draw_bands()
+    assert len(axes[0].patches) == 3  # before, between and after the two clusters of points
+
+
+def test_wild_extrapolation_does_not_flatten_the_data():
+    x, y = train_points()
+    wild = plots.Band(x=[-2, 2], mean=[0, 1e4], epistemic_sd=[1, 1e4], total_sd=[1, 1e4])
+    low, high = plots.predictive_bands({"nuts": wild}, x, y)[0].get_ylim()
+    assert high - low < 5 * np.ptp(y)
+
+
+def test_predictive_bands_draw_into_the_axes_given():
+    _, given = plt.subplots(1, 3)
+    assert (draw_bands(axes=given) == given).all()
+    _, ax = plt.subplots()
+    assert plots.predictive_bands({"nuts": bands()["nuts"]}, *train_points(), axes=ax)[0] is ax
+
+
+# --- posterior
+
+
+def test_chosen_weights_are_spread_distinct_and_always_the_same():
+    sizes = {"hidden_0.kernel": (64, 16), "hidden_0.bias": (16,), "out.kernel": (16, 10), "lengthscale": ()}
+    chosen = posterior.choose_weights(sizes, 9)
+    assert chosen == posterior.choose_weights(sizes, 9)
+    assert len(set(chosen)) == 9
+    assert [sum(site == name for name, _ in chosen) for site in sizes] == [3, 3, 2, 1]
+    assert len({index[1] for site, index in chosen if site == "hidden_0.kernel"}) == 3
+    assert all(0 <= i < n for site, index in chosen for i, n in zip(index, sizes[site], strict=True))
+    assert [site for site, _ in posterior.choose_weights(sizes, 2)] == ["hidden_0.kernel", "lengthscale"]
+    everything = posterior.choose_weights({"bias": (3,), "scale": ()}, 100)
+    assert everything == [("bias", (0,)), ("bias", (1,)), ("bias", (2,)), ("scale", ())]
+
+
+def test_forest_intervals_are_quantiles_over_all_draws_of_each_method():
+    given = trees()
+    collection = plots.forest(given, num_weights=4)
+    assert list(collection.viz["twig"].dataset) == [
+        "hidden_0.kernel[39, 8]",
+        "hidden_0.bias[9]",
+        "out.kernel[9, 8]",
+        "lengthscale",
+    ]
+    for label in given:
+        draws = given[label]["posterior"]["hidden_0.kernel"].values[..., 39, 8].ravel()
+        at = {"var_name": "hidden_0.kernel[39, 8]", "model": label}
+        twig, trunk = (collection.get_viz(part, **at).get_xdata() for part in ("twig", "trunk"))
+        # ArviZ interpolates quantiles in its own way: within a few hundredths of a standard deviation.
+        np.testing.assert_allclose(twig, np.quantile(draws, [0.025, 0.975]), atol=0.03 * draws.std())
+        np.testing.assert_allclose(trunk, np.quantile(draws, [0.25, 0.75]), atol=0.03 * draws.std())
+        point = collection.get_viz("point_estimate", **at).get_offsets()[0, 0]
+        assert point == pytest.approx(np.median(draws))
+        assert collection.get_viz("twig", **at).get_color() == plots.looks(given)[label].color
+    figure = collection.viz["figure"].item()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(given)
+
+
+def test_rank_draws_one_line_a_chain_and_marks_a_chain_that_is_apart():
+    draws = np.random.default_rng(7).normal(size=(4, 150))
+    agree = plots.rank(from_dict({"posterior": {"lengthscale": draws}}))
+    draws = draws + np.array([0, 0, 0, 3.0])[:, None]
+    apart = plots.rank(from_dict({"posterior": {"lengthscale": draws}}))
+
+    def widest(collection):
+        lines = [collection.get_viz("ecdf_lines", "lengthscale", chain=chain) for chain in range(4)]
+        return [np.abs(line.get_ydata()).max() for line in lines]
+
+    assert max(widest(agree)) < 0.15
+    assert np.argmax(widest(apart)) == 3
+    # All of chain 3 ranks in the top quarter: its ECDF is 0 where the uniform one is near 3/4.
+    assert widest(apart)[3] == pytest.approx(0.75, abs=0.08)
+
+
+def test_sites_can_be_chosen():
+    collection = plots.rank(tree(2, 50), sites=["out.kernel"], num_weights=2)
+    assert all(name.startswith("out.kernel[") for name in collection.viz["ecdf_lines"].dataset)
+
+
+# --- inputs that do not fit
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: plots.reliability({"nuts": np.ones(3)}, np.zeros(3, int)),
+            r"probs\['nuts'\] has shape \(3,\)",
+        ),
+        (lambda: plots.reliability({"nuts": np.eye(3)}, np.zeros(4, int)), r"3 rows but y has 4"),
+        (lambda: plots.reliability({}, np.zeros(4, int)), "probs is empty"),
+        (lambda: plots.interval_coverage({"nuts": np.ones((3, 2))}), r"pit\['nuts'\] has shape \(3, 2\)"),
+        (lambda: plots.interval_coverage({"nuts": np.array([0.2, 1.3])}), r"from 0.2 to 1.3 but"),
+        (lambda: plots.interval_coverage({"nuts": np.array([0.2, np.nan])}), "1 of 2 values NaN or infinite"),
+        (lambda: plots.entropy_histograms({"nuts": {"test": np.ones(3)}}), "add an OOD set"),
+        (lambda: plots.entropy_histograms({"nuts": {"noise": np.ones(3)}}), "no in-distribution set 'test'"),
+        (
+            lambda: plots.entropy_histograms({"nuts": {"test": np.ones(3), "noise": np.ones((3, 2))}}),
+            r"\['noise'\] has shape \(3, 2\)",
+        ),
+        (
+            lambda: plots.entropy_histograms(
+                {"nuts": {"test": np.ones(3), "a": np.ones(3)}, "svi": {"test": np.ones(3), "b": np.ones(3)}}
+            ),
+            "the same sets",
+        ),
+        (
+            lambda: plots.entropy_histograms(entropies(2), axes=plt.subplots(1, 2)[1]),
+            r"axes has shape \(2,\) but should be \(3, 2\)",
+        ),
+        (lambda: plots.loss_curves({"svi": np.ones((3, 2))}), r"losses\['svi'\] has shape \(3, 2\)"),
+        (lambda: plots.loss_curves({"svi": np.ones(3)}, smooth=0), "smooth is 0"),
+        (lambda: plots.Band(np.ones(3), np.ones(2), np.ones(3), np.ones(3)), "mean has 2 rows but x has 3"),
+        (lambda: plots.Band(np.ones(2), np.ones(2), -np.ones(2), np.ones(2)), "epistemic_sd reaches -1"),
+        (lambda: plots.Band(np.array([1, 0]), np.ones(2), np.ones(2), np.ones(2)), "sort the rows"),
+        (lambda: plots.predictive_bands(bands(), np.ones((3, 1)), np.ones(3)), r"x_train\[:, 0\]"),
+        (
+            lambda: plots.predictive_bands(bands(), np.ones(3), np.ones(4)),
+            "x_train has 3 rows but y_train has 4",
+        ),
+        (lambda: draw_bands(axes=plt.subplots(1, 2)[1]), "axes has 2 panels"),
+        (
+            lambda: plots.forest({"nuts": from_dict({"prior": {"a": np.ones((1, 2))}})}),
+            "no group 'posterior'",
+        ),
+        (lambda: plots.forest(trees(), sites=["out.bias"]), r"\['out.bias'\] are not in every posterior"),
+        (lambda: plots.forest(trees(), num_weights=0), "num_weights is 0"),
+        (
+            lambda: plots.forest({"nuts": from_dict({"posterior": {"a": np.array([[0.0, np.nan]])}})}),
+            "a has 1 of 2 values NaN",
+        ),
+        (lambda: plots.rank(tree(1, 20)), "1 chain but a rank plot compares at least 2"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_named_in_one_sentence(call, message):
+    with pytest.raises(ValueError, match=message) as error:
+        call()
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [plots.reliability, plots.interval_coverage, plots.entropy_histograms, plots.loss_curves, plots.forest],
+)
+def test_an_array_in_place_of_a_mapping_is_a_type_error(draw):
+    with pytest.raises(TypeError):
+        draw(np.ones((3, 2)), *([np.zeros(3, int)] if draw is plots.reliability else []))
