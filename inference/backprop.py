@@ -43,7 +43,7 @@ class BayesByBackprop:
     """
 
     estimator: Estimator = "flipout"
-    num_steps: int = 10_000
+    num_steps: int = 20_000
     batch_size: int | None = None
     num_draws: int = 1000
     learning_rate: float | Schedule = 0.01

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from scipy.special import entr
 
 from .calibration import ReliabilityCurve, ece, ece_null, reliability_curve
+from .distance import agreement, total_variation, wasserstein2
 from .regression import (
     coverage,
     interval,
@@ -46,6 +47,7 @@ __all__ = [
     "ReliabilityCurve",
     "Score",
     "accuracy",
+    "agreement",
     "aupr",
     "auroc",
     "brier",
@@ -71,6 +73,8 @@ __all__ = [
     "row_brier",
     "row_log_likelihood",
     "row_negative_log_likelihood",
+    "total_variation",
+    "wasserstein2",
 ]
 
 # --- classification

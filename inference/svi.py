@@ -40,7 +40,7 @@ class SVI:
     Source: Ranganath et al. (2014), Kucukelbir et al. (2017); AutoNormal is mean-field in the unconstrained space.
     """
 
-    num_steps: int = 10_000
+    num_steps: int = 20_000
     batch_size: int | None = None
     num_draws: int = 1000
     learning_rate: float | Schedule = 0.01

@@ -1,0 +1,170 @@
+"""The `hmcvi` command."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["main"]
+
+EXAMPLES = """\
+examples:
+  hmcvi compare                                    digits, a Bayesian MLP, all three methods
+  hmcvi compare --model cnn --methods svi bbb      a Bayesian CNN, variational methods only
+  hmcvi compare --data wave --model gp             bands of a Gaussian process on a curve with a gap
+  hmcvi compare --data houses.csv --target price   your own table
+  hmcvi compare --nuts num_draws=2000 --bbb init_scale=0.1 --model-options widths=32,32 prior=laplace
+
+The same command again continues what was interrupted, and reads what is finished.
+"""
+
+MOST_DEVICES = 8
+"""Host devices that chains are spread over at most; further chains take turns."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status: 0 done, 1 failed on the way, 2 asked for something impossible."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = argparse.ArgumentParser(
+        prog="hmcvi",
+        description="Compare HMC, variational inference and Bayes-by-Backprop on one NumPyro model.",
+        epilog="hmcvi COMMAND --help explains a command.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    compare = commands.add_parser(
+        "compare",
+        help="fit one model by several methods and print the scoreboard",
+        description="Fit one model by several methods to the same rows, and put their posteriors on one scoreboard.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    table = commands.add_parser("table", help="print the scoreboards of finished runs")
+    table.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder")
+    if "compare" in arguments[:1]:
+        # What there is to choose from is known to modules that take seconds to import: only this command pays.
+        _add_compare_options(compare)
+    options = parser.parse_args(arguments)
+    run: Callable[[argparse.Namespace], None] = {"compare": _compare, "table": _table}[options.command]
+    from hmcvi.inference import FitError
+
+    try:
+        run(options)
+    except ValueError as error:
+        return _fail(error, status=2)
+    except (FitError, OSError) as error:
+        return _fail(error, status=1)
+    except KeyboardInterrupt:
+        print("hmcvi: interrupted; the same command continues from the last finished fit", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _fail(error: Exception, status: int) -> int:
+    print(f"hmcvi: error: {error}", file=sys.stderr)
+    return status
+
+
+def _add_compare_options(parser: argparse.ArgumentParser) -> None:
+    from . import datasets, ood
+    from .experiment import METHODS, MODELS, Experiment, option_help
+
+    default = Experiment()
+    what = parser.add_argument_group("what to compare")
+    what.add_argument(
+        "--data",
+        default=default.data,
+        metavar="NAME_OR_FILE",
+        help=f"a data set ({', '.join(datasets.known())}), or your own .csv, .parquet (with --target) or .npz file "
+        "(arrays x and y). Default: %(default)s",
+    )
+    what.add_argument("--target", metavar="COLUMN", help="the column of a table to predict")
+    what.add_argument("--rows", type=int, metavar="N", help="keep N training rows, balanced by class. Default: all")
+    what.add_argument(
+        "--model",
+        default=default.model,
+        metavar="MODEL",
+        help=f"{', '.join(MODELS)}. Whether it classifies or regresses is read off the data. Default: %(default)s",
+    )
+    what.add_argument(
+        "--methods",
+        nargs="+",
+        default=default.methods,
+        metavar="METHOD",
+        help=f"any of {', '.join(METHODS)} (bbb is Bayes-by-Backprop with Flipout). Default: "
+        + " ".join(default.methods),
+    )
+    what.add_argument(
+        "--seeds",
+        nargs="+",
+        type=int,
+        default=default.seeds,
+        metavar="SEED",
+        help="each is a split of the data and a random key; several give errors between seeds. Default: 0",
+    )
+    what.add_argument(
+        "--ood",
+        nargs="*",
+        metavar="NAME",
+        help=f"inputs from elsewhere: {', '.join(ood.known())}; some take an argument, as in held_out:8,9 or "
+        "contrast:0.5. Nothing after --ood means none. Default: a choice for the data set",
+    )
+    how = parser.add_argument_group("hyperparameters, each as KEY=VALUE")
+    for name, model in MODELS.items():
+        how.description = f"{how.description or ''}{name}: {option_help(model)}. "
+    how.description = "Of the models: " + (how.description or "") + (
+        "Priors: normal, mixture, laplace, hierarchical, with a scale as in prior=normal:0.5."
+    )
+    how.add_argument("--model-options", nargs="+", default=(), metavar="KEY=VALUE", help="of the model, see above")
+    for group in dict.fromkeys(group for group, _ in METHODS.values()):
+        make: Any = METHODS[group][1]
+        how.add_argument(f"--{group}", nargs="+", default=(), metavar="KEY=VALUE", help=option_help(make))
+    where = parser.add_argument_group("where and how")
+    where.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="the run's folder: ArviZ trees, table.csv, table.parquet, configuration, manifest, figures. "
+        "Default: runs/DATA-MODEL-HASH",
+    )
+    where.add_argument("--quick", action="store_true", help="tiny budgets, to see that all works")
+    where.add_argument("--quiet", action="store_true", help="print the scoreboard only")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    import jax
+
+    from .experiment import Experiment
+
+    experiment = Experiment(
+        data=options.data,
+        model=options.model,
+        methods=tuple(options.methods),
+        seeds=tuple(options.seeds),
+        ood=None if options.ood is None else tuple(options.ood),
+        rows=options.rows,
+        target=options.target,
+        quick=options.quick,
+        options={group: tuple(getattr(options, group)) for group in ("nuts", "svi", "bbb")}
+        | {"model": tuple(options.model_options)},
+    )
+    chains = max((getattr(experiment.method(name), "num_chains", 1) for name in experiment.methods), default=1)
+    # Chains run in parallel over host devices, whose number is fixed once JAX has started.
+    jax.config.update("jax_num_cpu_devices", min(chains, MOST_DEVICES))
+
+    from .compare import compare
+
+    compare(experiment, options.out, quiet=options.quiet)
+
+
+def _table(options: argparse.Namespace) -> None:
+    from .table import print_scoreboard, read_run
+
+    for folder in options.runs:
+        print_scoreboard(*read_run(folder))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

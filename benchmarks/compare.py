@@ -1,0 +1,170 @@
+"""`hmcvi compare`: fit one model by every method, score the posteriors side by side, and write the run folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+from rich.console import Console
+
+from hmcvi.inference import Fit, FitError, fit, scores
+from hmcvi.inference.export import require_writer
+
+from .datasets import Dataset
+from .evaluate import TEST, Evaluation, Row, distance_rows, evaluate
+from .experiment import Experiment
+from .figures import draw_figures
+from .run_folder import RunFolder, default_folder
+from .table import COLUMNS, print_scoreboard
+
+__all__ = ["compare"]
+
+REFERENCE = "nuts"
+"""The method that earns the name of reference where its diagnostics pass."""
+
+
+def compare(experiment: Experiment, out: Path | None = None, *, quiet: bool = False) -> Path:
+    """Run an experiment, print its scoreboard and return its folder.
+
+    Fits that an earlier run of the same experiment finished in the folder are read, not repeated.
+
+    Arguments:
+        experiment: what to run.
+        out: the run folder; runs/<data>-<model>-<hash> by default.
+        quiet: print nothing but the scoreboard.
+
+    Raises:
+        UsageError, DataError: the request cannot be served; nothing was fitted.
+        FitError: a fit did not stay finite; the fits before it are saved.
+    """
+    say = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+    require_writer()
+    loaded = {seed: experiment.load(seed) for seed in experiment.seeds}
+    folder = RunFolder(default_folder(experiment) if out is None else out, experiment)
+    first, foreign = loaded[experiment.seeds[0]]
+    title = _title(experiment, first)
+    say.print(f"[bold]{title}[/bold]\n{first.description}")
+    for ood_set in foreign:
+        say.print(f"  OOD {ood_set.name}: {ood_set.description}")
+
+    table: list[tuple[Any, ...]] = []
+    records: dict[str, list[dict[str, Any]]] = {name: [] for name in experiment.methods}
+    shown: tuple[dict[str, Fit], dict[str, Evaluation]] | None = None
+    for seed in experiment.seeds:
+        data, foreign = loaded[seed]
+        fits = _fit_all(experiment, seed, data, folder, say, quiet)
+        say.print(f"scoring {len(data.x_test)} test rows and {len(foreign)} OOD sets, seed {seed}")
+        evaluations = {name: evaluate(result, data, foreign) for name, result in fits.items()}
+        for name, evaluation in evaluations.items():
+            records[name].append(_record(fits[name], evaluation))
+            rows = evaluation.rows + _distances(name, evaluations, data) + _paired(name, evaluations, data)
+            table += [(seed, name, r.set, r.score, r.value, r.standard_error, r.monte_carlo_error) for r in rows]
+        shown = shown or (fits, evaluations)
+
+    frame = pd.DataFrame(table, columns=list(COLUMNS))
+    summary = {
+        "title": title,
+        "seeds": list(experiment.seeds),
+        "sets": {TEST: len(first.x_test), **{s.name: len(s.x) for s in loaded[experiment.seeds[0]][1]}},
+        "fits": records,
+    }
+    folder.write_tables(frame)
+    folder.write_json("summary.json", summary)
+    hashes = {seed: data.data_hash for seed, (data, _) in loaded.items()}
+    folder.write_manifest(experiment, hashes, {name: repr(experiment.method(name)) for name in experiment.methods})
+    assert shown is not None
+    say.print("drawing figures")
+    draw_figures(folder.path / "figures", first, *shown)
+    print_scoreboard(frame, summary)
+    say.print(f"\nposteriors, tables and figures: {folder.path}")
+    return folder.path
+
+
+def _fit_all(
+    experiment: Experiment, seed: int, data: Dataset, folder: RunFolder, say: Console, quiet: bool
+) -> dict[str, Fit]:
+    model = experiment.configure_model(data)
+    fits = {}
+    for name in experiment.methods:
+        method = experiment.method(name)
+        result = folder.load_fit(name, seed, model, data, method)
+        if result is None:
+            started = time.perf_counter()
+            say.print(f"{name}, seed {seed}: fitting {len(data.x_train)} rows")
+            try:
+                result = fit(
+                    jax.random.key(seed), model, data.x_train, data.y_train, method, progress=False if quiet else None
+                )
+            except FitError as error:
+                raise FitError(f"{name}, seed {seed}: {error}") from error
+            folder.save_fit(result, name, seed, data)
+            say.print(f"{name}, seed {seed}: done in {time.perf_counter() - started:.0f} s")
+        else:
+            say.print(f"{name}, seed {seed}: read from {folder.path}")
+        fits[name] = result
+    return fits
+
+
+def _record(result: Fit, evaluation: Evaluation) -> dict[str, Any]:
+    """Return what the scoreboard says of a fit itself, as plain data."""
+    verdict = evaluation.convergence
+    record: dict[str, Any] = {
+        "run_seconds": result.run_seconds,
+        "compile_seconds": result.compile_seconds,
+        "num_gradients": result.num_gradients,
+        "num_passes": result.num_passes,
+        "num_chains": result.num_chains,
+        "num_draws": result.num_draws,
+        "num_parameters": int(sum(np.prod(d.shape[2:]) for d in result.draws.values())),
+        "rhat": None,
+        "ess": None,
+    }
+    if verdict is not None:
+        state = "converged" if verdict.converged else "unconverged"
+        low = min(verdict.ess_bulk, verdict.ess_tail)
+        return record | {"verdict": state, "reason": verdict.reason, "rhat": verdict.rhat, "ess": low}
+    assert result.losses is not None
+    steps = f"{len(result.losses):,} steps"
+    if result.finished:
+        return record | {"verdict": "finished", "reason": f"the loss reached its plateau within {steps}"}
+    return record | {
+        "verdict": "unfinished",
+        "reason": f"the loss was still falling when the budget of {steps} was spent: raise num_steps",
+    }
+
+
+def _distances(name: str, evaluations: Mapping[str, Evaluation], data: Dataset) -> list[Row]:
+    reference = evaluations.get(REFERENCE)
+    if reference is None or reference.convergence is None or not reference.convergence.converged:
+        return []
+    return distance_rows(evaluations[name], reference, data)
+
+
+def _paired(name: str, evaluations: Mapping[str, Evaluation], data: Dataset) -> list[Row]:
+    """Return this method's row-paired differences from the first method on the board."""
+    first = next(iter(evaluations))
+    if name == first or data.task != "classification":
+        return []
+    ours, theirs = evaluations[name].predictions.probs, evaluations[first].predictions.probs  # type: ignore[union-attr]
+    named = {"accuracy": scores.row_accuracy, "nll": scores.row_negative_log_likelihood, "brier": scores.row_brier}
+    return [
+        Row(f"minus {first}", score, *scores.paired_difference(of(ours, data.y_test), of(theirs, data.y_test)), np.nan)
+        for score, of in named.items()
+    ]
+
+
+def _title(experiment: Experiment, data: Dataset) -> str:
+    kind = f"{data.num_classes} classes" if data.task == "classification" else "regression"
+    seeds = ", ".join(map(str, experiment.seeds))
+    quick = ", quick: budgets too small to conclude from" if experiment.quick else ""
+    return (
+        f"{data.name}, {experiment.model}, {kind}, {len(data.x_train)} training and {len(data.x_test)} test rows, "
+        f"seed {seeds}{quick}"
+    )
+
+

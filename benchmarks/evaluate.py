@@ -1,0 +1,241 @@
+"""From a fit to its scores: one tidy row for each score on each set, with both of its errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hmcvi.inference import ClassPredictive, Fit, NormalPredictive, predict, scores
+from hmcvi.inference.diagnostics import Convergence, convergence
+
+from .datasets import Dataset
+from .ood import OODSet
+
+__all__ = ["Evaluation", "Row", "distance_rows", "evaluate"]
+
+TEST = "test"
+"""The name of the in-distribution set in tables."""
+
+LEVELS = (0.5, 0.9)
+"""Levels of the central predictive intervals whose coverage is scored."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One score: its value, its sampling error over the set's rows, and the posterior's Monte Carlo error."""
+
+    set: str
+    score: str
+    value: float
+    standard_error: float
+    monte_carlo_error: float
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """The scores of one fit, and the arrays that the figures draw.
+
+    Attributes:
+        rows: the scores.
+        predictions: predictive distribution at the test rows.
+        uncertainty: total entropy by set (row,), the test set first, in nats.
+        convergence: the verdict on a sampler; None for the variational methods.
+    """
+
+    rows: list[Row]
+    predictions: ClassPredictive | NormalPredictive
+    uncertainty: Mapping[str, np.ndarray]
+    convergence: Convergence | None
+
+
+def evaluate(fit: Fit, data: Dataset, foreign: list[OODSet]) -> Evaluation:
+    """Score a fit on the test rows and on every OOD set.
+
+    Arguments:
+        fit: a fit of `data`'s training rows.
+        data: the data set; regression scores are reported in the target's own unit.
+        foreign: the OOD sets.
+    """
+    test = predict(fit, data.x_test, data.y_test)
+    elsewhere = {ood_set.name: predict(fit, ood_set.x) for ood_set in foreign}
+    kind: type[_ClassScores] | type[_NormalScores]
+    kind = _ClassScores if isinstance(test, ClassPredictive) else _NormalScores
+    scored = kind(test, data)  # type: ignore[arg-type]  # the two kinds are told apart just above
+    rows = scored.test_rows()
+    inside = scored.uncertainties(test)
+    uncertainty = {TEST: inside(None)["entropy"]}
+    for name, predictions in elsewhere.items():
+        outside = scored.uncertainties(predictions)  # type: ignore[arg-type]
+        uncertainty[name] = outside(None)["entropy"]
+        rows += _ood_rows(name, inside, outside, scored.num_batches)
+    return Evaluation(rows, test, uncertainty, convergence(fit, data.x_test, data.y_test))
+
+
+Uncertainties = Callable[[np.ndarray | None], dict[str, np.ndarray]]
+"""Weights of the batches of draws (or None for all alike) -> each uncertainty by name (row,)."""
+
+
+def _ood_rows(name: str, inside: Uncertainties, outside: Uncertainties, num_batches: int) -> list[Row]:
+    rows = []
+    whole_in, whole_out = inside(None), outside(None)
+    left_out = [(inside(weights), outside(weights)) for weights in _leave_one_out(num_batches)]
+    for measure in whole_in:
+        value, error = scores.mean(whole_out[measure])
+        rows.append(Row(name, f"mean {measure}", value, error, _spread([o[measure].mean() for _, o in left_out])))
+        # Few resamples serve the jackknife: it reads the values only.
+        resampled = {"aupr": scores.aupr, "fpr95": scores.fpr95}
+        value, error = scores.auroc(whole_in[measure], whole_out[measure])
+        areas = [scores.auroc(i[measure], o[measure]).value for i, o in left_out]
+        rows.append(Row(name, f"auroc, {measure}", value, error, _spread(areas)))
+        for score, function in resampled.items():
+            value, error = function(whole_in[measure], whole_out[measure])
+            values = [function(i[measure], o[measure], num_bootstrap=2).value for i, o in left_out]
+            rows.append(Row(name, f"{score}, {measure}", value, error, _spread(values)))
+    return rows
+
+
+class _ClassScores:
+    """Scores of a classification."""
+
+    def __init__(self, predictions: ClassPredictive, data: Dataset):
+        self.predictions, self.y = predictions, data.y_test
+        self.num_batches = len(predictions.batch_size)
+
+    def uncertainties(self, predictions: ClassPredictive) -> Uncertainties:
+        def of(weights: np.ndarray | None) -> dict[str, np.ndarray]:
+            sizes = predictions.batch_size
+            probs, aleatoric = predictions.mixture(sizes if weights is None else weights * sizes)
+            total = scores.entropy(probs)
+            return {"entropy": total, "mutual information": np.maximum(total - aleatoric, 0)}
+
+        return of
+
+    def test_rows(self) -> list[Row]:
+        y = self.y
+        named: dict[str, Callable[..., scores.Score]] = {
+            "accuracy": lambda p, a: scores.accuracy(p, y),
+            "nll": lambda p, a: scores.negative_log_likelihood(p, y),
+            "brier": lambda p, a: scores.brier(p, y),
+            "ece": lambda p, a: scores.ece(p, y),
+            "ece, null level": lambda p, a: scores.ece_null(p),
+            "ece, equal mass": lambda p, a: scores.ece(p, y, bins="mass"),
+            "entropy, total": lambda p, a: scores.mean(scores.entropy(p)),
+            "entropy, aleatoric": lambda p, a: scores.mean(a),
+            "entropy, epistemic": lambda p, a: scores.mean(np.maximum(scores.entropy(p) - a, 0)),
+        }
+        sizes = self.predictions.batch_size
+        whole = self.predictions.mixture(sizes)
+        left_out = [self.predictions.mixture(w * sizes) for w in _leave_one_out(self.num_batches)]
+        return [
+            Row(TEST, name, *score(*whole), _spread([score(*part).value for part in left_out]))
+            for name, score in named.items()
+        ]
+
+
+class _NormalScores:
+    """Scores of a regression, in the unit of the target."""
+
+    def __init__(self, predictions: NormalPredictive, data: Dataset):
+        self.data = data
+        self.batch = predictions.batch.ravel()
+        self.num_batches = int(self.batch.max()) + 1
+        self.loc, self.scale = self._unscaled(predictions)
+        self.y = data.y_test * data.target_scale + data.target_loc
+
+    def _unscaled(self, predictions: NormalPredictive) -> tuple[np.ndarray, np.ndarray]:
+        rows = predictions.loc.shape[-1]
+        loc = predictions.loc.reshape(-1, rows).astype(float) * self.data.target_scale + self.data.target_loc
+        return loc, predictions.scale.reshape(-1, rows).astype(float) * self.data.target_scale
+
+    def _kept(self, weights: np.ndarray | None) -> np.ndarray:
+        return np.ones(len(self.batch), bool) if weights is None else weights[self.batch] > 0
+
+    def uncertainties(self, predictions: NormalPredictive) -> Uncertainties:
+        loc, scale = self._unscaled(predictions)
+
+        def of(weights: np.ndarray | None) -> dict[str, np.ndarray]:
+            kept = self._kept(weights)
+            total, _, epistemic = scores.normal_entropy(loc[kept], scale[kept])
+            return {"entropy": total, "mutual information": epistemic}
+
+        return of
+
+    def test_rows(self) -> list[Row]:
+        y = self.y
+        named: dict[str, Callable[..., scores.Score]] = {
+            "rmse": lambda m, s: scores.rmse(m, y),
+            "nll": lambda m, s: _negative(scores.log_likelihood(m, s, y)),
+            **{f"coverage, {level:.0%}": _coverage(level, y) for level in LEVELS},
+            f"width of {LEVELS[-1]:.0%}": lambda m, s: scores.interval_width(m, s, LEVELS[-1]),
+            "entropy, total": lambda m, s: scores.mean(scores.normal_entropy(m, s)[0]),
+            "entropy, aleatoric": lambda m, s: scores.mean(scores.normal_entropy(m, s)[1]),
+            "entropy, epistemic": lambda m, s: scores.mean(scores.normal_entropy(m, s)[2]),
+        }
+        left_out = [self._kept(weights) for weights in _leave_one_out(self.num_batches)]
+        return [
+            Row(
+                TEST,
+                name,
+                *score(self.loc, self.scale),
+                _spread([score(self.loc[kept], self.scale[kept]).value for kept in left_out]),
+            )
+            for name, score in named.items()
+        ]
+
+
+def distance_rows(evaluation: Evaluation, reference: Evaluation, data: Dataset) -> list[Row]:
+    """Return the distance of a fit's predictions from the reference's, at the test rows.
+
+    Where the two are one and the same, the rows hold the noise floor: the distance between the two halves of the
+    reference's own chains. The Monte Carlo error is left out (NaN): the floor stands in its place.
+    """
+    ours, theirs = evaluation.predictions, reference.predictions
+    if ours is theirs:
+        ours, theirs = _halves(theirs)
+    if isinstance(ours, ClassPredictive) and isinstance(theirs, ClassPredictive):
+        named = {
+            "agreement": scores.agreement(ours.probs, theirs.probs),
+            "total variation": scores.total_variation(ours.probs, theirs.probs),
+        }
+    else:
+        assert isinstance(ours, NormalPredictive) and isinstance(theirs, NormalPredictive)
+        normals = [part.reshape(-1, part.shape[-1]) for p in (ours, theirs) for part in (p.loc, p.scale)]
+        value, error = scores.wasserstein2(*normals)
+        named = {"wasserstein-2": scores.Score(value * data.target_scale, error * data.target_scale)}
+    return [Row("reference", name, *score, float("nan")) for name, score in named.items()]
+
+
+def _halves(predictions: Any) -> tuple[Any, Any]:
+    """Split the draws: the first half of the chains against the second (of the one chain's draws, where alone)."""
+    if isinstance(predictions, ClassPredictive):
+        middle = len(predictions.batch_size) // 2
+        return tuple(
+            ClassPredictive(predictions.batch_probs[part], predictions.batch_entropy[part], predictions.batch_size[part])
+            for part in (slice(None, middle), slice(middle, None))
+        )
+    chains = len(predictions.loc)
+    axis, middle = (0, chains // 2) if chains > 1 else (1, predictions.loc.shape[1] // 2)
+    parts = [np.split(array, [middle], axis) for array in (predictions.loc, predictions.scale, predictions.batch)]
+    return tuple(NormalPredictive(*half) for half in zip(*parts, strict=True))
+
+
+def _leave_one_out(num_batches: int) -> np.ndarray:
+    """Return weights (left out, batch): 0 for the batch left out, 1 for the others."""
+    return 1.0 - np.eye(num_batches)
+
+
+def _spread(left_out: list[float]) -> float:
+    """Return the jackknife standard error of values that leave one batch out each."""
+    values = np.asarray(left_out)
+    return scores.jackknife(lambda weights: float(values[np.argmin(weights)]), len(values))
+
+
+def _negative(score: scores.Score) -> scores.Score:
+    return scores.Score(-score.value, score.standard_error)
+
+
+def _coverage(level: float, y: np.ndarray) -> Callable[..., scores.Score]:
+    return lambda loc, scale: scores.coverage(loc, scale, y, level=level)

@@ -1,0 +1,87 @@
+"""The figures of a run, from its fits and their evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import arviz as az
+import numpy as np
+
+from hmcvi import plots
+from hmcvi.inference import ClassPredictive, Fit, NormalPredictive, predict, scores
+
+from .datasets import Dataset
+from .evaluate import Evaluation
+
+__all__ = ["draw_figures"]
+
+GRID_ROWS = 200
+"""Inputs at which the bands of a one-dimensional regression are drawn."""
+
+
+def draw_figures(
+    folder: Path, data: Dataset, fits: Mapping[str, Fit], evaluations: Mapping[str, Evaluation]
+) -> list[Path]:
+    """Draw every figure that suits the data, each as PNG and SVG, and return their paths.
+
+    Arguments:
+        folder: where to write.
+        data: the data set.
+        fits: fits by method.
+        evaluations: their evaluations by method.
+    """
+    paths: list[Path] = []
+
+    def save(figure: object, name: str) -> None:
+        paths.extend(plots.save(figure, folder / name))
+
+    predictions = {name: evaluation.predictions for name, evaluation in evaluations.items()}
+    classes = {name: p for name, p in predictions.items() if isinstance(p, ClassPredictive)}
+    normals = {name: p for name, p in predictions.items() if isinstance(p, NormalPredictive)}
+    if classes:
+        save(plots.reliability({name: p.probs for name, p in classes.items()}, data.y_test), "reliability")
+    if normals:
+        save(plots.interval_coverage({name: _pit(p, data) for name, p in normals.items()}), "coverage")
+        if data.x_train.shape[1:] == (1,):
+            save(_bands(data, fits), "bands")
+    uncertainty = {name: evaluation.uncertainty for name, evaluation in evaluations.items()}
+    if len(next(iter(uncertainty.values()))) > 1:
+        limit = np.log(data.num_classes) if data.num_classes else None
+        save(plots.entropy_histograms(uncertainty, max_entropy=limit), "entropy")
+    trees = {name: az.from_dict({"posterior": dict(fit.draws)}) for name, fit in fits.items()}
+    save(plots.forest(trees), "forest")
+    for name, fit in fits.items():
+        if fit.stats and fit.num_chains > 1:
+            save(plots.rank(trees[name]), f"rank-{name}")
+    losses = {name: fit.losses for name, fit in fits.items() if fit.losses is not None}
+    if losses:
+        save(plots.loss_curves(losses), "loss")
+    return paths
+
+
+def _pit(predictions: NormalPredictive, data: Dataset) -> np.ndarray:
+    rows = predictions.loc.shape[-1]
+    return scores.pit(predictions.loc.reshape(-1, rows), predictions.scale.reshape(-1, rows), data.y_test)
+
+
+def _bands(data: Dataset, fits: Mapping[str, Fit]) -> np.ndarray:
+    """Draw the bands over the training range and a third of it on either side, in the data's own units."""
+    low, high = data.x_train.min(), data.x_train.max()
+    grid = np.linspace(low - (high - low) / 3, high + (high - low) / 3, GRID_ROWS, dtype=np.float32)
+    x = grid * data.feature_scale + data.feature_loc
+    bands = {}
+    for name, fit in fits.items():
+        predictions = predict(fit, grid[:, None])
+        assert isinstance(predictions, NormalPredictive)
+        bands[name] = plots.Band(
+            x=x,
+            mean=predictions.mean * data.target_scale + data.target_loc,
+            epistemic_sd=predictions.epistemic_sd * data.target_scale,
+            total_sd=predictions.total_sd * data.target_scale,
+        )
+    return plots.predictive_bands(
+        bands,
+        data.x_train[:, 0] * data.feature_scale + data.feature_loc,
+        data.y_train * data.target_scale + data.target_loc,
+    )

@@ -1,0 +1,142 @@
+"""The folder of a run: configuration, manifest, fits, tables and figures; an interrupted run goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import pandas as pd
+
+from hmcvi.inference import Fit, from_datatree, load_datatree, save_datatree, to_datatree
+from hmcvi.inference.base import Method, Model, accepts
+
+from .datasets import Dataset
+from .experiment import Experiment, UsageError
+
+__all__ = ["RunFolder", "default_folder"]
+
+PACKAGES = ("hmcvi", "jax", "jaxlib", "numpyro", "flax", "optax", "arviz", "numpy", "scipy", "scikit-learn")
+
+TREE_ROWS = 2_000
+"""A tree holds predictions of the training rows up to this many, else (and for a GP) of the test rows."""
+
+
+def default_folder(experiment: Experiment) -> Path:
+    """Return runs/<data>-<model>-<hash>: the same request finds its own folder, another one never does."""
+    text = json.dumps(experiment.configuration(), sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return Path("runs") / f"{Path(experiment.data).stem}-{experiment.model}-{digest}"
+
+
+class RunFolder:
+    """Reads and writes one run's folder.
+
+    Arguments:
+        path: the folder, made where it is absent.
+        experiment: what is run there.
+
+    Raises:
+        UsageError: the folder holds another run or other files, or cannot be written.
+    """
+
+    def __init__(self, path: Path, experiment: Experiment):
+        self.path = path
+        self._claim(experiment)
+
+    def _claim(self, experiment: Experiment) -> None:
+        wanted = json.loads(json.dumps(experiment.configuration()))
+        file = self.path / "config.json"
+        if file.exists():
+            try:
+                found = json.loads(file.read_text())
+            except (OSError, ValueError) as error:
+                raise UsageError(f"{file} cannot be read ({error}): give another --out folder") from error
+            if found != wanted:
+                differs = [key for key in wanted if not isinstance(found, dict) or found.get(key) != wanted[key]]
+                field = differs[0] if differs else "its list of fields"
+                there = found.get(field) if isinstance(found, dict) else found
+                raise UsageError(
+                    f"{self.path} holds another run: {field} is {there!r} there and "
+                    f"{wanted.get(field)!r} here; give another --out folder"
+                )
+            return
+        if self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir())):
+            raise UsageError(f"{self.path} is there and is no run folder: give an --out folder that is new or empty")
+        try:
+            (self.path / "fits").mkdir(parents=True, exist_ok=True)
+            self.write_json("config.json", wanted)
+        except OSError as error:
+            raise UsageError(f"{self.path} cannot be written ({error.strerror}): give another --out folder") from error
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a JSON file that appears whole or not at all."""
+        _write(self.path / name, json.dumps(value, indent=2) + "\n")
+
+    def load_fit(self, label: str, seed: int, model: Model, data: Dataset, method: Method) -> Fit | None:
+        """Return the fit that an earlier run of the same command finished here, or None.
+
+        Raises:
+            UsageError: the file is damaged or made with other settings.
+        """
+        file = self._fit_file(label, seed)
+        if not file.exists():
+            return None
+        try:
+            tree = load_datatree(file)
+            if tree.attrs.get("data_hash") != data.data_hash:
+                raise ValueError("it was fitted to other data")
+            return from_datatree(tree, model, data.x_train, data.y_train, method)
+        except (ValueError, KeyError) as error:
+            raise UsageError(f"{file} cannot be continued from: {error}; delete it or give another --out") from error
+
+    def save_fit(self, fit: Fit, label: str, seed: int, data: Dataset) -> None:
+        """Write the fit's ArviZ tree to fits/<label>-seed<seed>.nc."""
+        at_training_rows = len(data.x_train) <= TREE_ROWS and not accepts(fit.model, "x_new")
+        tree = to_datatree(fit) if at_training_rows else to_datatree(fit, data.x_test, data.y_test)
+        tree.attrs["data_hash"] = data.data_hash
+        tree.attrs["seed"] = seed
+        save_datatree(tree, self._fit_file(label, seed))
+
+    def write_tables(self, table: pd.DataFrame) -> None:
+        """Write table.csv and table.parquet."""
+        _write(self.path / "table.csv", table.to_csv(index=False))
+        partial = self.path / ".table.parquet.partial"
+        table.to_parquet(partial, index=False)
+        partial.replace(self.path / "table.parquet")
+
+    def write_manifest(self, experiment: Experiment, hashes: Mapping[int, str], methods: Mapping[str, Any]) -> None:
+        """Write manifest.json: what a reader needs to repeat the run or to doubt it."""
+        device = jax.devices()[0]
+        self.write_json(
+            "manifest.json",
+            {
+                "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+                "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+                "python": platform.python_version(),
+                "device": f"{device.platform}: {device.device_kind}",
+                "processor": platform.processor() or platform.machine(),
+                "visible_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+                "device_count": jax.local_device_count(),
+                "precision": "float64" if jax.config.read("jax_enable_x64") else "float32",
+                "seeds": list(experiment.seeds),
+                "data_hash": {str(seed): value for seed, value in hashes.items()},
+                "methods": dict(methods),
+            },
+        )
+
+    def _fit_file(self, label: str, seed: int) -> Path:
+        return self.path / "fits" / f"{label}-seed{seed}.nc"
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text)
+    partial.replace(path)

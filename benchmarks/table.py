@@ -1,0 +1,185 @@
+"""The scoreboard: a tidy table of scores, and the same as a person reads it at 100 columns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from .evaluate import TEST
+from .experiment import UsageError
+
+__all__ = ["COLUMNS", "average_seeds", "print_scoreboard", "read_run", "scoreboard"]
+
+COLUMNS = ("seed", "method", "set", "score", "value", "standard_error", "monte_carlo_error")
+
+WIDTH = 100
+"""Columns of text that a scoreboard fits in."""
+
+METHODS_PER_TABLE = 3
+"""More methods are laid out in further tables beneath."""
+
+BETTER = {
+    "accuracy": "↑",
+    "nll": "↓",
+    "brier": "↓",
+    "ece": "↓",
+    "ece, equal mass": "↓",
+    "rmse": "↓",
+    "agreement": "↑",
+    "total variation": "↓",
+    "wasserstein-2": "↓",
+}
+"""Which way is better, where one way is."""
+
+ON_BOARD = ("auroc, entropy", "auroc, mutual information")
+"""OOD scores shown to a person; table.csv has AUPR, FPR95 and the mean uncertainties too."""
+
+
+def average_seeds(table: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for each (method, set, score), averaged over seeds.
+
+    With several seeds the standard error is that between them, sd / √seeds: it holds the test set's sampling error
+    and the training's. The Monte Carlo error is that of the average, √(Σ error²) / seeds.
+    """
+    rows = []
+    for (method, part, score), group in table.groupby(["method", "set", "score"], sort=False):
+        values, errors = group["value"].to_numpy(), group["standard_error"].to_numpy()
+        count = len(values)
+        error = errors[0] if count == 1 else values.std(ddof=1) / np.sqrt(count)
+        monte_carlo = np.sqrt((group["monte_carlo_error"].to_numpy() ** 2).sum()) / count
+        rows.append((method, part, score, values.mean(), error, monte_carlo))
+    return pd.DataFrame(rows, columns=["method", "set", "score", "value", "standard_error", "monte_carlo_error"])
+
+
+def scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], methods: Sequence[str]) -> Table:
+    """Return the scoreboard of up to three methods as a rich table.
+
+    Arguments:
+        table: tidy scores with `COLUMNS`.
+        summary: what `hmcvi compare` writes to summary.json.
+        methods: the methods to show, one a column.
+    """
+    averaged = average_seeds(table).set_index(["set", "score", "method"])
+    board = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold", width=WIDTH)
+    board.add_column("", no_wrap=True)
+    for method in methods:
+        board.add_column(method, justify="right", no_wrap=True)
+
+    def section(title: str) -> None:
+        board.add_row()
+        board.add_row(f"[bold]{title}[/bold]")
+
+    fits = summary["fits"]
+    board.add_row("[bold]fit[/bold]")
+    board.add_row("  verdict", *(_verdict(fits[method]) for method in methods))
+    for label, key, digits in (("seconds, run", "run_seconds", 1), ("seconds, compile", "compile_seconds", 1)):
+        board.add_row(f"  {label}", *(_mean(fits[method], key, digits) for method in methods))
+    board.add_row("  gradient evaluations", *(_mean(fits[method], "num_gradients", 0) for method in methods))
+    board.add_row("  passes over the data", *(_mean(fits[method], "num_passes", 0) for method in methods))
+    for label, key, digits in (("R-hat, 95 % below", "rhat", 3), ("ESS, 95 % above", "ess", 0)):
+        board.add_row(f"  {label}", *(_mean(fits[method], key, digits) for method in methods))
+
+    by_set: dict[str, list[str]] = {}
+    for part, score, _ in averaged.index:
+        if score not in by_set.setdefault(part, []):
+            by_set[part].append(score)
+
+    def line(part: str, score: str, label: str) -> None:
+        cells = []
+        for method in methods:
+            if (part, score, method) in averaged.index:
+                row = averaged.loc[(part, score, method)]
+                cells.append(_cell(row["value"], row["standard_error"], row["monte_carlo_error"]))
+            else:
+                cells.append("–")
+        board.add_row(f"  {label}", *cells)
+
+    section(f"test, {summary['sets'][TEST]} rows")
+    for score in by_set[TEST]:
+        line(TEST, score, f"{score} {BETTER.get(score, '')}".rstrip())
+    if "reference" in by_set:
+        section("distance to nuts")
+        for score in by_set["reference"]:
+            line("reference", score, f"{score} {BETTER[score]}")
+    elif "nuts" in fits:
+        board.add_row()
+        board.add_row("  no distance to nuts: it is unconverged")
+    foreign = [part for part in summary["sets"] if part != TEST]
+    for score in ON_BOARD if foreign else ():
+        section(f"{score.replace('auroc', 'AUROC')} ↑")
+        for part in foreign:
+            line(part, score, f"{part}, {summary['sets'][part]} rows")
+    return board
+
+
+def print_scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], console: Console | None = None) -> None:
+    """Print title, scoreboard and how to read it."""
+    console = Console(width=WIDTH, highlight=False) if console is None else console
+    methods = list(summary["fits"])
+    seeds = summary["seeds"]
+    console.print()
+    console.print(f"[bold]{summary['title']}[/bold]")
+    for start in range(0, len(methods), METHODS_PER_TABLE):
+        console.print()
+        console.print(scoreboard(table, summary, methods[start : start + METHODS_PER_TABLE]))
+    error = (
+        "the test set's sampling error over rows"
+        if len(seeds) == 1
+        else f"the standard error over {len(seeds)} seeds (splits and fits)"
+    )
+    console.print(
+        f"\nvalue ± {error} (± the posterior's Monte Carlo error, by jackknife over batches of draws); entropies "
+        "and nll in nats. ↑ higher is better, ↓ lower. AUROC: how well an uncertainty tells OOD rows from test rows, "
+        "0.5 is chance. nuts' distance to itself is the noise floor, between two halves of its chains. Methods share "
+        "their test rows: compare them by the paired differences in table.csv.",
+        style="dim",
+    )
+    for method, records in summary["fits"].items():
+        reasons = sorted({record["reason"] for record in records})
+        console.print(f"{method}: {'; '.join(reasons)}", style="dim")
+
+
+def read_run(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return (tidy table, summary) of a run folder.
+
+    Raises:
+        UsageError: the folder holds no finished run, or its files are damaged.
+    """
+    try:
+        table = pd.read_csv(folder / "table.csv")
+        summary = json.loads((folder / "summary.json").read_text())
+    except FileNotFoundError as error:
+        raise UsageError(f"{folder} holds no finished run ({Path(error.filename).name} is not there)") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{folder} cannot be read: {error}") from error
+    if tuple(table.columns) != COLUMNS or not {"fits", "sets", "seeds", "title"} <= summary.keys():
+        raise UsageError(f"{folder}/table.csv or summary.json is not what hmcvi compare writes: run it again")
+    return table, summary
+
+
+def _cell(value: float, error: float, monte_carlo: float) -> str:
+    digits = 3 if abs(value) < 100 else 1
+    text = f"{value:.{digits}f} ±{error:.{digits}f}"
+    return text if np.isnan(monte_carlo) else f"{text} (±{monte_carlo:.{digits}f})"
+
+
+def _verdict(records: Sequence[Mapping[str, Any]]) -> str:
+    verdicts = [record["verdict"] for record in records]
+    if len(set(verdicts)) == 1:
+        return verdicts[0]
+    worst = next(verdict for verdict in verdicts if verdict.startswith("un"))
+    return f"{worst}, {verdicts.count(worst)} of {len(verdicts)}"
+
+
+def _mean(records: Sequence[Mapping[str, Any]], key: str, digits: int) -> str:
+    values = [record[key] for record in records]
+    if any(value is None for value in values):
+        return "not applicable"
+    return f"{np.mean(values):,.{digits}f}"
