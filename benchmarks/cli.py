@@ -114,8 +114,10 @@ def _add_compare_options(parser: argparse.ArgumentParser) -> None:
     how = parser.add_argument_group("hyperparameters, each as KEY=VALUE")
     for name, model in MODELS.items():
         how.description = f"{how.description or ''}{name}: {option_help(model)}. "
-    how.description = "Of the models: " + (how.description or "") + (
-        "Priors: normal, mixture, laplace, hierarchical, with a scale as in prior=normal:0.5."
+    how.description = (
+        "Of the models: "
+        + (how.description or "")
+        + ("Priors: normal, mixture, laplace, hierarchical, with a scale as in prior=normal:0.5.")
     )
     how.add_argument("--model-options", nargs="+", default=(), metavar="KEY=VALUE", help="of the model, see above")
     for group in dict.fromkeys(group for group, _ in METHODS.values()):

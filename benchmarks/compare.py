@@ -98,7 +98,12 @@ def _fit_all(
             say.print(f"{name}, seed {seed}: fitting {len(data.x_train)} rows")
             try:
                 result = fit(
-                    jax.random.key(seed), model, data.x_train, data.y_train, method, progress=False if quiet else None
+                    jax.random.key(seed),
+                    model,
+                    data.x_train,
+                    data.y_train,
+                    method,
+                    progress=False if quiet else None,
                 )
             except FitError as error:
                 raise FitError(f"{name}, seed {seed}: {error}") from error
@@ -151,9 +156,18 @@ def _paired(name: str, evaluations: Mapping[str, Evaluation], data: Dataset) -> 
     if name == first or data.task != "classification":
         return []
     ours, theirs = evaluations[name].predictions.probs, evaluations[first].predictions.probs  # type: ignore[union-attr]
-    named = {"accuracy": scores.row_accuracy, "nll": scores.row_negative_log_likelihood, "brier": scores.row_brier}
+    named = {
+        "accuracy": scores.row_accuracy,
+        "nll": scores.row_negative_log_likelihood,
+        "brier": scores.row_brier,
+    }
     return [
-        Row(f"minus {first}", score, *scores.paired_difference(of(ours, data.y_test), of(theirs, data.y_test)), np.nan)
+        Row(
+            f"minus {first}",
+            score,
+            *scores.paired_difference(of(ours, data.y_test), of(theirs, data.y_test)),
+            np.nan,
+        )
         for score, of in named.items()
     ]
 
@@ -166,5 +180,3 @@ def _title(experiment: Experiment, data: Dataset) -> str:
         f"{data.name}, {experiment.model}, {kind}, {len(data.x_train)} training and {len(data.x_test)} test rows, "
         f"seed {seeds}{quick}"
     )
-
-

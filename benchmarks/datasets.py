@@ -235,9 +235,7 @@ def _read(
     name = os.fspath(name_or_file)
     if name in known():
         if target is not None:
-            raise DataError(
-                f"target={target!r} names a table's column, but {name} has its own target: drop target"
-            )
+            raise DataError(f"target={target!r} names a table's column, but {name} has its own target: drop target")
         return BUNDLED[name](seed) if name in BUNDLED else read_images(name, data_dir=data_dir)
     path = Path(name).expanduser()
     if path.suffix.lower() in SUFFIXES or path.exists():

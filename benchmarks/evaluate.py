@@ -10,6 +10,7 @@ import numpy as np
 
 from hmcvi.inference import ClassPredictive, Fit, NormalPredictive, predict, scores
 from hmcvi.inference.diagnostics import Convergence, convergence
+from hmcvi.inference.predict import Predictive
 
 from .datasets import Dataset
 from .ood import OODSet
@@ -61,14 +62,12 @@ def evaluate(fit: Fit, data: Dataset, foreign: list[OODSet]) -> Evaluation:
     """
     test = predict(fit, data.x_test, data.y_test)
     elsewhere = {ood_set.name: predict(fit, ood_set.x) for ood_set in foreign}
-    kind: type[_ClassScores] | type[_NormalScores]
-    kind = _ClassScores if isinstance(test, ClassPredictive) else _NormalScores
-    scored = kind(test, data)  # type: ignore[arg-type]  # the two kinds are told apart just above
+    scored = _ClassScores(test, data) if isinstance(test, ClassPredictive) else _NormalScores(test, data)
     rows = scored.test_rows()
     inside = scored.uncertainties(test)
     uncertainty = {TEST: inside(None)["entropy"]}
     for name, predictions in elsewhere.items():
-        outside = scored.uncertainties(predictions)  # type: ignore[arg-type]
+        outside = scored.uncertainties(predictions)
         uncertainty[name] = outside(None)["entropy"]
         rows += _ood_rows(name, inside, outside, scored.num_batches)
     return Evaluation(rows, test, uncertainty, convergence(fit, data.x_test, data.y_test))
@@ -104,7 +103,7 @@ class _ClassScores:
         self.predictions, self.y = predictions, data.y_test
         self.num_batches = len(predictions.batch_size)
 
-    def uncertainties(self, predictions: ClassPredictive) -> Uncertainties:
+    def uncertainties(self, predictions: Any) -> Uncertainties:
         def of(weights: np.ndarray | None) -> dict[str, np.ndarray]:
             sizes = predictions.batch_size
             probs, aleatoric = predictions.mixture(sizes if weights is None else weights * sizes)
@@ -153,7 +152,7 @@ class _NormalScores:
     def _kept(self, weights: np.ndarray | None) -> np.ndarray:
         return np.ones(len(self.batch), bool) if weights is None else weights[self.batch] > 0
 
-    def uncertainties(self, predictions: NormalPredictive) -> Uncertainties:
+    def uncertainties(self, predictions: Any) -> Uncertainties:
         loc, scale = self._unscaled(predictions)
 
         def of(weights: np.ndarray | None) -> dict[str, np.ndarray]:
@@ -201,19 +200,22 @@ def distance_rows(evaluation: Evaluation, reference: Evaluation, data: Dataset) 
             "total variation": scores.total_variation(ours.probs, theirs.probs),
         }
     else:
-        assert isinstance(ours, NormalPredictive) and isinstance(theirs, NormalPredictive)
+        assert isinstance(ours, NormalPredictive)
+        assert isinstance(theirs, NormalPredictive)
         normals = [part.reshape(-1, part.shape[-1]) for p in (ours, theirs) for part in (p.loc, p.scale)]
         value, error = scores.wasserstein2(*normals)
         named = {"wasserstein-2": scores.Score(value * data.target_scale, error * data.target_scale)}
     return [Row("reference", name, *score, float("nan")) for name, score in named.items()]
 
 
-def _halves(predictions: Any) -> tuple[Any, Any]:
+def _halves(predictions: Predictive) -> tuple[Predictive, ...]:
     """Split the draws: the first half of the chains against the second (of the one chain's draws, where alone)."""
     if isinstance(predictions, ClassPredictive):
         middle = len(predictions.batch_size) // 2
         return tuple(
-            ClassPredictive(predictions.batch_probs[part], predictions.batch_entropy[part], predictions.batch_size[part])
+            ClassPredictive(
+                predictions.batch_probs[part], predictions.batch_entropy[part], predictions.batch_size[part]
+            )
             for part in (slice(None, middle), slice(middle, None))
         )
     chains = len(predictions.loc)

@@ -178,6 +178,8 @@ def _cast(key: str, text: str, default: Any) -> Any:
     if key == "prior":
         name, _, scale = text.partition(":")
         check_name("prior", name, PRIORS)
+        if scale and "scale" not in inspect.signature(PRIORS[name]).parameters:
+            raise ValueError(f"the {name} prior takes no scale: give prior={name}")
         return PRIORS[name](**({"scale": float(scale)} if scale else {}))
     if key == "guide":
         guides = {name: getattr(numpyro.infer.autoguide, name) for name in numpyro.infer.autoguide.__all__}

@@ -50,9 +50,7 @@ def read_file(path: Path, *, target: str | None = None) -> Raw:
         raise DataError(f"there is no file {path} (looked from {Path.cwd()}): check the path")
     if suffix == ".npz":
         if target is not None:
-            raise DataError(
-                f"target={target!r} names a table's column, but {path.name} holds x and y: drop target"
-            )
+            raise DataError(f"target={target!r} names a table's column, but {path.name} holds x and y: drop target")
         return _read_npz(path)
     return _read_table(path, target)
 
@@ -131,9 +129,7 @@ def _read_table(path: Path, target: str | None) -> Raw:
         )
     feature_names = tuple(column for column in columns if column != target)
     if not feature_names or table.empty:
-        raise DataError(
-            f"{path.name} has {len(feature_names)} feature columns and {len(table)} rows: give some"
-        )
+        raise DataError(f"{path.name} has {len(feature_names)} feature columns and {len(table)} rows: give some")
 
     y = _target(path, target, table[target])
     x = np.column_stack([_feature(path, name, table[name]) for name in feature_names])

@@ -115,9 +115,7 @@ def held_out_classes(names: Sequence[str], default: Sequence[int | str] = ()) ->
     return classes
 
 
-def make(
-    name: str, dataset: datasets.Dataset, *, seed: int, data_dir: str | os.PathLike[str] | None = None
-) -> OODSet:
+def make(name: str, dataset: datasets.Dataset, *, seed: int, data_dir: str | os.PathLike[str] | None = None) -> OODSet:
     """Make one set of foreign inputs for a loaded data set.
 
     Args:
@@ -154,9 +152,7 @@ def make(
         x, description = _foreign(kind, dataset, seed, data_dir)
     else:
         x, description = _shift(kind, argument, dataset, seed)
-    return OODSet(
-        name=name, x=x.reshape(-1, *dataset.x_test.shape[1:]).astype(np.float32), description=description
-    )
+    return OODSet(name=name, x=x.reshape(-1, *dataset.x_test.shape[1:]).astype(np.float32), description=description)
 
 
 def _shift(kind: str, argument: str, dataset: datasets.Dataset, seed: int) -> tuple[np.ndarray, str]:
@@ -164,9 +160,7 @@ def _shift(kind: str, argument: str, dataset: datasets.Dataset, seed: int) -> tu
     holds = "tables" if dataset.image_shape is None else "images"
     if shift.suits not in ("both", holds):
         what = "is tabular" if holds == "tables" else "holds images"
-        raise DataError(
-            f"{kind} is for {shift.suits}, but {dataset.name} {what}: use {', '.join(defaults(dataset))}"
-        )
+        raise DataError(f"{kind} is for {shift.suits}, but {dataset.name} {what}: use {', '.join(defaults(dataset))}")
     default = shift.table_default if holds == "tables" else shift.image_default
     if argument and default is None:
         raise DataError(f"{kind}:{argument}, but {kind} takes no argument: write {kind}")
@@ -177,9 +171,7 @@ def _shift(kind: str, argument: str, dataset: datasets.Dataset, seed: int) -> tu
         except ValueError:
             value = np.nan
         if not np.isfinite(value) or not shift.allowed(value):
-            raise DataError(
-                f"{kind}:{argument}, but {shift.wanted} is wanted: write for example {kind}:{default:g}"
-            )
+            raise DataError(f"{kind}:{argument}, but {shift.wanted} is wanted: write for example {kind}:{default:g}")
     x = dataset.x_test
     if dataset.image_shape is not None:
         x = x.reshape(len(x), *dataset.image_shape)
@@ -217,9 +209,7 @@ def _foreign(
     name: str, dataset: datasets.Dataset, seed: int, data_dir: str | os.PathLike[str] | None
 ) -> tuple[np.ndarray, str]:
     if dataset.image_shape is None:
-        raise DataError(
-            f"{name} holds images, but {dataset.name} is tabular: use {', '.join(defaults(dataset))}"
-        )
+        raise DataError(f"{name} holds images, but {dataset.name} is tabular: use {', '.join(defaults(dataset))}")
     if name == dataset.name:
         raise DataError(f"{name} is the data set itself, so nothing in it is foreign: choose another")
     # Only its test rows are used: with few training rows, 50,000 images need not become floats.

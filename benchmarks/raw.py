@@ -82,9 +82,7 @@ def check_arrays(
     if x.dtype.kind not in "fiub":
         raise DataError(f"{source}: x has dtype {x.dtype}, but real numbers are wanted: convert it first")
     if y.dtype.kind not in "fiubU":
-        raise DataError(
-            f"{source}: y has dtype {y.dtype}, but real numbers or text are wanted: convert it first"
-        )
+        raise DataError(f"{source}: y has dtype {y.dtype}, but real numbers or text are wanted: convert it first")
     for array_name, array in (("x", x), ("y", y)):
         if array.dtype.kind != "f" or np.isfinite(array).all():
             continue

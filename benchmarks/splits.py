@@ -36,9 +36,7 @@ def settle_task(raw: Raw, y: np.ndarray, asked: Task | None) -> Task:
         raise DataError(f"{raw.name} is a {raw.task}, but task={asked!r} was asked for: drop task")
     is_text = y.dtype.kind == "U"
     if asked == "regression" and is_text:
-        raise DataError(
-            f"{raw.name}: the target is text ({str(y[0])!r}, ...), which no regression can predict"
-        )
+        raise DataError(f"{raw.name}: the target is text ({str(y[0])!r}, ...), which no regression can predict")
     settled = asked or raw.task
     if settled is not None:
         return settled
@@ -84,9 +82,7 @@ def find_labels(name: str, class_names: tuple[str, ...], classes: Sequence[int |
         elif by_position and not isinstance(wanted, str) and 0 <= wanted < len(class_names):
             labels.append(int(wanted))
         else:
-            raise DataError(
-                f"{name} has no class {wanted!r} to hold out: its classes are {', '.join(class_names)}"
-            )
+            raise DataError(f"{name} has no class {wanted!r} to hold out: its classes are {', '.join(class_names)}")
     num_left = len(class_names) - len(set(labels))
     if labels and num_left < 2:
         raise DataError(

@@ -79,7 +79,10 @@ def scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], methods: Sequenc
     fits = summary["fits"]
     board.add_row("[bold]fit[/bold]")
     board.add_row("  verdict", *(_verdict(fits[method]) for method in methods))
-    for label, key, digits in (("seconds, run", "run_seconds", 1), ("seconds, compile", "compile_seconds", 1)):
+    for label, key, digits in (
+        ("seconds, run", "run_seconds", 1),
+        ("seconds, compile", "compile_seconds", 1),
+    ):
         board.add_row(f"  {label}", *(_mean(fits[method], key, digits) for method in methods))
     board.add_row("  gradient evaluations", *(_mean(fits[method], "num_gradients", 0) for method in methods))
     board.add_row("  passes over the data", *(_mean(fits[method], "num_passes", 0) for method in methods))

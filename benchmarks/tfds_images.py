@@ -82,9 +82,7 @@ def find_prepared(name: str, *, data_dir: str | os.PathLike[str] | None = None) 
     Raises:
         DataError: no such folder, or one whose records need TensorFlow to be read.
     """
-    root = Path(
-        data_dir or os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets"
-    ).expanduser()
+    root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets").expanduser()
     prepare = (
         "set TFDS_DATA_DIR to a folder that holds it, or prepare it (needs a network and tensorflow-cpu): "
         'python -c "import tensorflow_datasets as tfds; '
@@ -100,9 +98,7 @@ def find_prepared(name: str, *, data_dir: str | os.PathLike[str] | None = None) 
     newest = max(versions, key=lambda folder: tuple(int(part) for part in folder.name.split(".")))
     if not list(newest.glob("*.array_record*")):
         # TFDS writes TFRecord unless told otherwise, and only TensorFlow reads that.
-        raise DataError(
-            f"{name} in {newest} has no ArrayRecord files, which are read without TensorFlow: {prepare}"
-        )
+        raise DataError(f"{name} in {newest} has no ArrayRecord files, which are read without TensorFlow: {prepare}")
     return newest
 
 
@@ -127,9 +123,7 @@ def _decode(name: str, folder: Path) -> dict[str, np.ndarray]:
                 example = source[row]
                 images[row], labels[row] = example["image"], example["label"]
             arrays[f"x_{split}"], arrays[f"y_{split}"] = images, labels
-    except (
-        Exception
-    ) as error:  # array_record, protobuf and PIL each raise their own kinds for a damaged record
+    except Exception as error:  # array_record, protobuf and PIL each raise their own kinds for a damaged record
         raise DataError(f"{name} in {folder} cannot be read ({error}): prepare it again") from error
     return arrays
 

@@ -53,9 +53,7 @@ class BayesByBackprop:
     def __post_init__(self) -> None:
         check_optimisation("BayesByBackprop", self.num_steps, self.num_draws, self.learning_rate, self.init_scale)
         if self.estimator not in ESTIMATORS:
-            raise ValueError(
-                f"BayesByBackprop got estimator={self.estimator!r}: give one of {', '.join(ESTIMATORS)}"
-            )
+            raise ValueError(f"BayesByBackprop got estimator={self.estimator!r}: give one of {', '.join(ESTIMATORS)}")
         if self.num_particles < 1:
             raise ValueError(f"BayesByBackprop got num_particles={self.num_particles}: give at least 1")
 
@@ -117,7 +115,12 @@ class MeanField(nnx.Module):
     """
 
     def __init__(
-        self, start: Mapping[str, jax.Array], ops: Mapping[str, Any], *, estimator: Estimator, init_scale: float
+        self,
+        start: Mapping[str, jax.Array],
+        ops: Mapping[str, Any],
+        *,
+        estimator: Estimator,
+        init_scale: float,
     ):
         gaussians = {name: Gaussian(loc, init_scale) for name, loc in start.items()}
         layers = {}
@@ -164,7 +167,7 @@ def negative_elbo(
     answer = _AnswerFromPosterior(posterior, key_noise)
     with handlers.seed(rng_seed=key_model), answer:
         model(x, y, **kwargs)
-    return answer.kl - answer.log_likelihood
+    return jnp.asarray(answer.kl - answer.log_likelihood)
 
 
 class _AnswerFromPosterior(Messenger):

@@ -21,7 +21,17 @@ from numpyro.infer.util import initialize_model
 
 from .progress import Progress
 
-__all__ = ["Fit", "FitError", "Method", "Model", "check_data", "fit", "initial_values", "latent_sites", "minibatches"]
+__all__ = [
+    "Fit",
+    "FitError",
+    "Method",
+    "Model",
+    "check_data",
+    "fit",
+    "initial_values",
+    "latent_sites",
+    "minibatches",
+]
 
 Model = Callable[..., Any]
 """A NumPyro model function `model(x, y=None, *, num_rows=None, ...)`."""

@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 
 from .base import Fit, Method, Model, accepts, check_data
-from .predict import MAX_BYTES, predict_draws
+from .predict import predict_draws
 
 __all__ = ["from_datatree", "load_datatree", "require_writer", "save_datatree", "to_datatree"]
 
@@ -161,7 +161,7 @@ def _attributes(fit: Fit) -> dict[str, Any]:
 
 def _describe(method: Method) -> str:
     """Return the method's class and hyperparameters as JSON."""
-    values = dataclasses.asdict(method) if dataclasses.is_dataclass(method) else {}  # type: ignore[arg-type]
+    values = {name.name: getattr(method, name.name) for name in dataclasses.fields(method)}  # type: ignore[arg-type]
     plain = {k: v if isinstance(v, str | int | float | bool | None) else _name(v) for k, v in values.items()}
     return json.dumps({"class": type(method).__name__, **plain})
 

@@ -172,9 +172,7 @@ def _over_chains(one_chain: Callable[..., Any], chain_method: str, num_chains: i
     devices = jax.local_devices()[:num_devices]
     mesh = jax.make_mesh((num_devices,), ("chain",), axis_types=(AxisType.Auto,), devices=devices)
     chains, whole = PartitionSpec("chain"), PartitionSpec()
-    return jax.shard_map(
-        in_turn, mesh=mesh, in_specs=(chains, whole, whole, whole), out_specs=chains, check_vma=False
-    )
+    return jax.shard_map(in_turn, mesh=mesh, in_specs=(chains, whole, whole, whole), out_specs=chains, check_vma=False)
 
 
 def _constrain(kernel: numpyro.infer.NUTS, z: dict[str, Any], x: jax.Array, y: jax.Array) -> dict[str, jax.Array]:

@@ -134,9 +134,7 @@ def predict(fit: Fit, x: Any, y: Any = None, *, max_bytes: int = MAX_BYTES) -> P
     if kind == "class":
         sizes = np.bincount(batch.ravel())
         scaled = sizes[:, None]
-        return ClassPredictive(
-            parts["probs"] / scaled[..., None], parts["entropy"] / scaled, sizes, log_likelihood
-        )
+        return ClassPredictive(parts["probs"] / scaled[..., None], parts["entropy"] / scaled, sizes, log_likelihood)
     shape = (fit.num_chains, fit.num_draws, len(x))
     return NormalPredictive(parts["loc"].reshape(shape), parts["scale"].reshape(shape), batch, log_likelihood)
 

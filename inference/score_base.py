@@ -138,9 +138,7 @@ def checked(name: str, values: Array, *dims: str, allow_infinite: bool = False) 
         remedy = f"pass {name}[:, 0]" if column else "reshape it or pass another array"
         raise ValueError(f"{name} has shape {array.shape} but should be {wanted}: {remedy}")
     if array.size == 0:
-        raise ValueError(
-            f"{name} has shape {array.shape} but no axis of {wanted} may be 0: give at least one row"
-        )
+        raise ValueError(f"{name} has shape {array.shape} but no axis of {wanted} may be 0: give at least one row")
     bad = int(np.sum(np.isnan(array) if allow_infinite else ~np.isfinite(array)))
     if bad:
         kind = "NaN" if allow_infinite else "NaN or infinite"
@@ -155,9 +153,7 @@ def checked_probs(probs: Array) -> np.ndarray:
     """Class probabilities (row, class) as float64, every row of them a distribution."""
     array = checked("probs", probs, "row", "class")
     if array.min() < 0:
-        raise ValueError(
-            f"probs go down to {array.min():.6g} but should lie in [0, 1]: pass probabilities, not logits"
-        )
+        raise ValueError(f"probs go down to {array.min():.6g} but should lie in [0, 1]: pass probabilities, not logits")
     sums = array.sum(axis=1)
     worst = int(np.argmax(np.abs(sums - 1)))
     if abs(sums[worst] - 1) > _SUM_TOLERANCE:
@@ -181,9 +177,7 @@ def checked_classification(probs: Array, y: Array) -> tuple[np.ndarray, np.ndarr
     num_classes = probs.shape[1]
     run = f"but probs has {num_classes} classes (labels run from 0 to {num_classes - 1})"
     if labels.max() >= num_classes:
-        raise ValueError(
-            f"labels reach {labels.max()} {run}: fit with num_classes={labels.max() + 1} or relabel"
-        )
+        raise ValueError(f"labels reach {labels.max()} {run}: fit with num_classes={labels.max() + 1} or relabel")
     if labels.min() < 0:
         raise ValueError(f"labels go down to {labels.min()} {run}: relabel from 0")
     return probs, labels.astype(np.int64)
@@ -192,9 +186,7 @@ def checked_classification(probs: Array, y: Array) -> tuple[np.ndarray, np.ndarr
 def check_same_rows(name_a: str, rows_a: int, name_b: str, rows_b: int) -> None:
     """Raise unless both have as many rows."""
     if rows_a != rows_b:
-        raise ValueError(
-            f"{name_a} has {rows_a} rows but {name_b} has {rows_b}: pass the same rows in the same order"
-        )
+        raise ValueError(f"{name_a} has {rows_a} rows but {name_b} has {rows_b}: pass the same rows in the same order")
 
 
 def check_at_least(name: str, value: int, least: int) -> None:

@@ -12,7 +12,7 @@ distribution row by row, and differ in how the rows of a minibatch share noise, 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,15 @@ from numpyro.distributions import kl_divergence
 from hmcvi.models.ops import Conv, Dense, LinearOp
 from hmcvi.models.priors import Hierarchical, Normal, Prior
 
-__all__ = ["ESTIMATORS", "Estimator", "Gaussian", "VariationalConv", "VariationalDense", "VariationalLayer", "kl"]
+__all__ = [
+    "ESTIMATORS",
+    "Estimator",
+    "Gaussian",
+    "VariationalConv",
+    "VariationalDense",
+    "VariationalLayer",
+    "kl",
+]
 
 Estimator = Literal["shared", "local", "flipout"]
 
@@ -196,7 +204,7 @@ class VariationalDense(VariationalLayer):
         prior: Prior | None = None,
         use_bias: bool = True,
         init_scale: float = 0.05,
-        dtype: jnp.dtype | type = jnp.float32,
+        dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
         kernel, bias = _initial((in_features, out_features), use_bias, init_scale, dtype, rngs)
@@ -234,13 +242,12 @@ class VariationalConv(VariationalLayer):
         prior: Prior | None = None,
         use_bias: bool = True,
         init_scale: float = 0.05,
-        dtype: jnp.dtype | type = jnp.float32,
+        dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
     ):
         size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
         kernel, bias = _initial((*size, in_features, out_features), use_bias, init_scale, dtype, rngs)
         super().__init__(Conv(strides, padding), kernel, bias, estimator=estimator, prior=prior)
-
 
 
 def kl(module: nnx.Module, key: jax.Array) -> jax.Array:
@@ -264,7 +271,7 @@ def kl(module: nnx.Module, key: jax.Array) -> jax.Array:
 
 
 def _initial(
-    shape: tuple[int, ...], use_bias: bool, init_scale: float, dtype: jnp.dtype | type, rngs: nnx.Rngs
+    shape: tuple[int, ...], use_bias: bool, init_scale: float, dtype: Any, rngs: nnx.Rngs
 ) -> tuple[Gaussian, Gaussian | None]:
     kernel = nnx.initializers.lecun_normal()(rngs.params(), shape, dtype)
     return Gaussian(kernel, init_scale), Gaussian(jnp.zeros(shape[-1:], dtype), init_scale) if use_bias else None

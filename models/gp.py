@@ -118,7 +118,11 @@ def gp(
     latent = numpyro.sample("latent", dist.Normal(jnp.zeros((rows, functions), dtype), unit).to_event(2))
     factor = jnp.linalg.cholesky(jittered)
     y = observe(
-        _logits(amplitude * factor @ latent), y, likelihood=likelihood, num_rows=num_rows, num_classes=num_classes
+        _logits(amplitude * factor @ latent),
+        y,
+        likelihood=likelihood,
+        num_rows=num_rows,
+        num_classes=num_classes,
     )
     if x_new is None:
         return y

@@ -127,7 +127,7 @@ def layer(
         "op": op,
         "priors": priors,
     }
-    return apply_stack(message)["value"]  # type: ignore[arg-type]  # a message type of our own
+    return apply_stack(message)["value"]
 
 
 def flatten(x: jax.Array) -> jax.Array:

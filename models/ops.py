@@ -130,7 +130,10 @@ def _kernel_gradient(window: Window, x: jax.Array, kernel: jax.Array, cotangent:
 
     def at(i: int, j: int) -> jax.Array:
         seen = padded[
-            :, i : i + (out_height - 1) * step_y + 1 : step_y, j : j + (out_width - 1) * step_x + 1 : step_x, :
+            :,
+            i : i + (out_height - 1) * step_y + 1 : step_y,
+            j : j + (out_width - 1) * step_x + 1 : step_x,
+            :,
         ]
         return seen.reshape(-1, x.shape[-1]).T @ flat_cotangent
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -120,7 +121,7 @@ class Hierarchical:
         return dist.Normal(jnp.zeros(shape, dtype), scale / math.sqrt(fan_in)).to_event(len(shape))
 
 
-PRIORS: dict[str, type[Normal] | type[ScaleMixture] | type[Laplace] | type[Hierarchical]] = {
+PRIORS: dict[str, Callable[..., Prior]] = {
     "normal": Normal,
     "mixture": ScaleMixture,
     "laplace": Laplace,

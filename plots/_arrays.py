@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 
 import numpy as np
-from hmcvi.inference.score_base import checked
 from numpy.typing import ArrayLike
+
+from hmcvi.inference.score_base import checked
 
 
 def checked_mapping(
@@ -28,8 +29,7 @@ def checked_mapping(
     """
     if not isinstance(values, Mapping):
         raise TypeError(
-            f"{name} is a {type(values).__name__} but should map each label to an array:"
-            f" pass {{'nuts': {name}}}"
+            f"{name} is a {type(values).__name__} but should map each label to an array: pass {{'nuts': {name}}}"
         )
     if not values:
         raise ValueError(f"{name} is empty but should hold an array for each label: pass at least one")

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
-from hmcvi.inference import scores
-from hmcvi.inference.score_base import check_same_rows
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import ArrayLike
 from scipy.stats import binom
+
+from hmcvi.inference import scores
+from hmcvi.inference.score_base import check_same_rows
 
 from . import style
 from ._arrays import checked_mapping

@@ -13,8 +13,9 @@ import arviz_stats  # noqa: F401  (registers .azstats)
 import numpy as np
 import xarray as xr
 from arviz_plots import PlotCollection
-from hmcvi.inference.score_base import checked
 from matplotlib.lines import Line2D
+
+from hmcvi.inference.score_base import checked
 
 from . import style
 
@@ -164,9 +165,7 @@ def rank(tree: xr.DataTree, *, sites: Sequence[str] | None = None, num_weights: 
     return collection
 
 
-def choose_weights(
-    sizes: Mapping[str, tuple[int, ...]], num_weights: int
-) -> list[tuple[str, tuple[int, ...]]]:
+def choose_weights(sizes: Mapping[str, tuple[int, ...]], num_weights: int) -> list[tuple[str, tuple[int, ...]]]:
     """Choose scalars evenly over sites, and evenly within each, always the same ones.
 
     Args:
@@ -207,37 +206,28 @@ def choose_weights(
             while place in flat:
                 place = (place + 1) % capacity[site]
             flat.add(place)
-        chosen += [
-            (site, tuple(int(i) for i in np.unravel_index(place, sizes[site]))) for place in sorted(flat)
-        ]
+        chosen += [(site, tuple(int(i) for i in np.unravel_index(place, sizes[site]))) for place in sorted(flat)]
     return chosen
 
 
 def _posterior(tree: xr.DataTree, name: str) -> xr.Dataset:
     """Return the posterior of a tree as a dataset, sample dimensions first."""
     if not isinstance(tree, xr.DataTree) or "posterior" not in tree.children:
-        raise ValueError(
-            f"{name} has no group 'posterior': pass the DataTree that hmcvi.inference.to_datatree returns"
-        )
+        raise ValueError(f"{name} has no group 'posterior': pass the DataTree that hmcvi.inference.to_datatree returns")
     posterior = tree["posterior"].to_dataset()
     missing = [dim for dim in ("chain", "draw") if dim not in posterior.dims]
     if missing:
-        raise ValueError(
-            f"{name} has a posterior without the dimension {missing[0]!r}: pass draws (chain, draw, ...)"
-        )
+        raise ValueError(f"{name} has a posterior without the dimension {missing[0]!r}: pass draws (chain, draw, ...)")
     return posterior.transpose("chain", "draw", ...)
 
 
-def _sizes(
-    posterior: xr.Dataset, available: Iterable[str], sites: Sequence[str] | None
-) -> dict[str, tuple[int, ...]]:
+def _sizes(posterior: xr.Dataset, available: Iterable[str], sites: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
     """Return the shape of one draw of each site asked for."""
     available = list(available)
     missing = [site for site in sites or () if site not in available]
     if missing or not available:
         raise ValueError(
-            f"the sites {missing or sites} are not in every posterior in the same shape:"
-            f" choose from {available}"
+            f"the sites {missing or sites} are not in every posterior in the same shape: choose from {available}"
         )
     return {site: posterior[site].shape[2:] for site in sites or available}
 
@@ -270,9 +260,7 @@ def _finish_forest(collection: PlotCollection, found: Mapping[str, style.Look]) 
     ax.axvline(0, color=style.GREY, linewidth=0.6, zorder=0.5)
     ax.set_xlabel("value")
     handles = [
-        Line2D(
-            [], [], color=look.color, linewidth=2.2, marker=look.marker, markerfacecolor="white", label=label
-        )
+        Line2D([], [], color=look.color, linewidth=2.2, marker=look.marker, markerfacecolor="white", label=label)
         for label, look in found.items()
     ]
     style.shared_legend(np.array([ax]), handles, own_figure=True)

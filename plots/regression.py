@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from hmcvi.inference.score_base import check_same_rows, checked
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
+
+from hmcvi.inference.score_base import check_same_rows, checked
 
 from . import style
 
@@ -95,9 +96,7 @@ def predictive_bands(
         'nuts'
     """
     if not isinstance(bands, Mapping) or not bands:
-        raise TypeError(
-            "bands must map at least one label to its Band, such as {'nuts': Band(x=..., mean=..., ...)}"
-        )
+        raise TypeError("bands must map at least one label to its Band, such as {'nuts': Band(x=..., mean=..., ...)}")
     x_train = checked("x_train", np.asarray(x_train), "row")
     y_train = checked("y_train", np.asarray(y_train), "row")
     check_same_rows("x_train", len(x_train), "y_train", len(y_train))
@@ -112,9 +111,7 @@ def predictive_bands(
         axes = style.new_axes(1, len(bands), size=(width, 2.5), sharex=True, sharey=True)
     axes = np.atleast_1d(np.asarray(axes, dtype=object)).ravel()
     if len(axes) != len(bands):
-        raise ValueError(
-            f"axes has {len(axes)} panels and bands has {len(bands)} labels: pass one panel a label"
-        )
+        raise ValueError(f"axes has {len(axes)} panels and bands has {len(bands)} labels: pass one panel a label")
 
     low_x = min(x_train.min(), *(band.x[0] for band in bands.values()))
     high_x = max(x_train.max(), *(band.x[-1] for band in bands.values()))
@@ -145,17 +142,13 @@ def predictive_bands(
         ax.set(xlabel="x", xlim=(low_x, high_x), ylim=_limits(bands, y_train))
     axes[0].set_ylabel("y")
     handles = [
-        Line2D(
-            [], [], linestyle="none", marker="o", markersize=2.2, color=style.INK, label="training points"
-        ),
+        Line2D([], [], linestyle="none", marker="o", markersize=2.2, color=style.INK, label="training points"),
         Line2D([], [], color=style.GREY, linewidth=1.4, label="mean"),
         Patch(color=style.GREY, alpha=0.65, linewidth=0, label="95 % epistemic"),
         Patch(color=style.GREY, alpha=0.3, linewidth=0, label="95 % total"),
     ]
     if truth is not None:
-        handles.insert(
-            1, Line2D([], [], color=style.INK, linestyle=(0, (1, 1.2)), linewidth=1.0, label="truth")
-        )
+        handles.insert(1, Line2D([], [], color=style.INK, linestyle=(0, (1, 1.2)), linewidth=1.0, label="truth"))
     style.shared_legend(axes, handles, own_figure=own_figure)
     style.settle(axes)
     return axes

@@ -232,9 +232,7 @@ def save(
     return paths
 
 
-def new_axes(
-    num_rows: int = 1, num_columns: int = 1, *, size: tuple[float, float], **kwargs: Any
-) -> np.ndarray:
+def new_axes(num_rows: int = 1, num_columns: int = 1, *, size: tuple[float, float], **kwargs: Any) -> np.ndarray:
     """Make a figure of ``size`` inches and return its axes as an array (num_rows, num_columns)."""
     # Imported late, so that importing the package chooses no backend.
     from matplotlib import pyplot as plt
@@ -323,9 +321,7 @@ def _variant(look: Look, number: int) -> Look:
     toward = np.ones(3) if shade > 0 else np.zeros(3)
     mixed = (1 - abs(shade)) * np.array(colors.to_rgb(look.color)) + abs(shade) * toward
     place = (number - 1) % len(_VARIANT_MARKERS)
-    return Look(
-        colors.to_hex((mixed[0], mixed[1], mixed[2])), _VARIANT_LINESTYLES[place], _VARIANT_MARKERS[place]
-    )
+    return Look(colors.to_hex((mixed[0], mixed[1], mixed[2])), _VARIANT_LINESTYLES[place], _VARIANT_MARKERS[place])
 
 
 def _figure_of(drawn: Any) -> Figure:

@@ -16,9 +16,7 @@ __all__ = ["loss_curves"]
 
 
 @style.styled
-def loss_curves(
-    losses: Mapping[str, ArrayLike], *, smooth: int | None = None, ax: Axes | None = None
-) -> Axes:
+def loss_curves(losses: Mapping[str, ArrayLike], *, smooth: int | None = None, ax: Axes | None = None) -> Axes:
     """Draw the negative ELBO against the step: a running median over the raw noise.
 
     The axis is cut so that the last half of every run is readable: a loss falls by orders of magnitude at the

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 
 import numpy as np
-from hmcvi.inference import scores
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import ArrayLike
+
+from hmcvi.inference import scores
 
 from . import style
 from ._arrays import checked_mapping
@@ -66,8 +67,7 @@ def entropy_histograms(
         axes = np.atleast_1d(np.asarray(axes, dtype=object))
         if axes.size != shape[0] * shape[1]:
             raise ValueError(
-                f"axes has shape {axes.shape} but should be {shape}:"
-                " pass one row a method and one column an OOD set"
+                f"axes has shape {axes.shape} but should be {shape}: pass one row a method and one column an OOD set"
             )
         axes = axes.reshape(shape)
 

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from hmcvi.benchmarks.datasets import DataError, load
 
 BUNDLED = ("breast_cancer", "diabetes", "digits", "wave", "wine")

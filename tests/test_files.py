@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
+
 from hmcvi.benchmarks.datasets import DataError, load
 
 
@@ -131,9 +132,7 @@ def test_tasks_that_the_targets_do_not_allow_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"the target is 0.25 in row 0 .* pass task='regression' or relabel"):
         load(path, seed=0, task="classification")
     path = write_npz(tmp_path / "b.npz", X, np.array(["a", "b"] * 10))
-    with pytest.raises(
-        DataError, match=r"the target is text \('a', \.\.\.\), which no regression can predict"
-    ):
+    with pytest.raises(DataError, match=r"the target is text \('a', \.\.\.\), which no regression can predict"):
         load(path, seed=0, task="regression")
     with pytest.raises(DataError, match=r"target='y' names a table's column, but b.npz holds x and y"):
         load(path, seed=0, target="y")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from hmcvi.benchmarks import datasets, ood
 from hmcvi.benchmarks.datasets import DataError
 from hmcvi.benchmarks.shifts import SHIFTS
@@ -34,9 +35,7 @@ def colours(tmp_path):
 
 
 @pytest.mark.parametrize("kind", IMAGE_SHIFTS)
-def test_image_sets_keep_shape_dtype_and_brightness_range_and_do_not_care_about_flattening(
-    kind, digits, images
-):
+def test_image_sets_keep_shape_dtype_and_brightness_range_and_do_not_care_about_flattening(kind, digits, images):
     flat, square = ood.make(kind, digits, seed=1), ood.make(kind, images, seed=1)
     assert flat.x.shape == digits.x_test.shape
     assert square.x.shape == images.x_test.shape
@@ -235,9 +234,7 @@ def test_wrong_names_and_arguments_say_what_is_wanted(name, sentence, digits):
 
 @pytest.mark.parametrize("kind", sorted(set(IMAGE_SHIFTS) - set(TABLE_SHIFTS)))
 def test_image_shifts_of_a_table_name_what_suits_it(kind, wine):
-    with pytest.raises(
-        DataError, match=f"{kind} is for images, but wine is tabular: use permutation, uniform"
-    ):
+    with pytest.raises(DataError, match=f"{kind} is for images, but wine is tabular: use permutation, uniform"):
         ood.make(kind, wine, seed=0)
 
 

@@ -5,19 +5,20 @@ import subprocess
 import sys
 from pathlib import Path
 
-import hmcvi.plots as plots
 import matplotlib as mpl
 import numpy as np
 import pytest
 from arviz_base import from_dict
-from hmcvi.inference import scores
-from hmcvi.plots import posterior, regression, style, training
 from matplotlib import colors
 from matplotlib import pyplot as plt
 from matplotlib.collections import LineCollection
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from scipy.stats import binom
+
+import hmcvi.plots as plots
+from hmcvi.inference import scores
+from hmcvi.plots import posterior, regression, style, training
 
 METHODS = ("nuts", "svi", "bbb-local")
 SETS = ("permuted", "held-out classes", "fashion_mnist", "rotated 90°", "noise")
@@ -156,12 +157,7 @@ def test_no_text_is_clipped_or_overlaps_another(name):
     texts = visible_texts(figure)
     assert len(texts) > 5
     for text, box in texts:
-        inside = (
-            box.x0 >= -1
-            and box.y0 >= -1
-            and box.x1 <= figure.bbox.width + 1
-            and box.y1 <= figure.bbox.height + 1
-        )
+        inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= figure.bbox.width + 1 and box.y1 <= figure.bbox.height + 1
         assert inside, f"{text!r} leaves the figure: {box} in {figure.bbox}"
     for place, (text, box) in enumerate(texts):
         for other, other_box in texts[:place]:
@@ -186,9 +182,7 @@ def test_figures_fit_a_page_and_leave_matplotlibs_settings_alone(name):
 def test_importing_the_package_chooses_no_backend():
     code = "import hmcvi.plots, matplotlib; print(matplotlib.get_backend(auto_select=False))"
     environment = {key: value for key, value in os.environ.items() if key != "MPLBACKEND"}
-    run = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "None"
 
 
@@ -449,9 +443,7 @@ def test_running_median_equals_the_median_of_the_window_and_has_no_end_effect():
     rng = np.random.default_rng(6)
     values = rng.normal(size=101)
     smoothed = training.running_median(values, 5)
-    np.testing.assert_allclose(
-        smoothed[2:-2], np.median(np.lib.stride_tricks.sliding_window_view(values, 5), 1)
-    )
+    np.testing.assert_allclose(smoothed[2:-2], np.median(np.lib.stride_tricks.sliding_window_view(values, 5), 1))
     # One outlier at the very end, the value an optimiser happens to stop at, does not become the final value.
     values[-1] = 1e6
     assert training.running_median(values, 5)[-1] < 10

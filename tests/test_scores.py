@@ -11,12 +11,13 @@ import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 import pytest
-from hmcvi.inference import calibration, regression, score_base, scores
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import logsumexp, softmax
 from sklearn import metrics
+
+from hmcvi.inference import calibration, regression, score_base, scores
 
 NUM_ROWS, NUM_CLASSES, NUM_DRAWS = 400, 4, 7
 
@@ -56,9 +57,7 @@ def test_means_agree_with_sklearn():
     probs, y = classification()
     labels = np.arange(NUM_CLASSES)
     assert scores.accuracy(probs, y).value == pytest.approx(metrics.accuracy_score(y, probs.argmax(1)))
-    assert scores.negative_log_likelihood(probs, y).value == pytest.approx(
-        metrics.log_loss(y, probs, labels=labels)
-    )
+    assert scores.negative_log_likelihood(probs, y).value == pytest.approx(metrics.log_loss(y, probs, labels=labels))
     assert scores.brier(probs, y).value == pytest.approx(
         metrics.brier_score_loss(y, probs, labels=labels, scale_by_half=False)
     )
@@ -146,9 +145,7 @@ def test_tied_confidences_share_a_bin_and_the_rest_is_empty(bins, num_bins, conf
     curve = scores.reliability_curve(probs, y, num_bins, bins)
     assert sorted(curve.count)[-1] == curve.count.sum() == 8
     assert np.isnan(curve.accuracy).sum() == np.isnan(curve.confidence).sum() == num_bins - 1
-    assert scores.ece(probs, y, num_bins=num_bins, bins=bins).value == pytest.approx(
-        abs(correct - confidence)
-    )
+    assert scores.ece(probs, y, num_bins=num_bins, bins=bins).value == pytest.approx(abs(correct - confidence))
 
 
 def test_mass_bins_split_no_tie_and_hold_equal_shares_without_ties():
@@ -240,9 +237,7 @@ def test_a_calibrated_classifier_scores_its_null_and_an_overconfident_one_does_n
 def test_entropy_of_uniform_and_certain_rows():
     probs = np.array([[0.25] * 4, [0.0, 1.0, 0.0, 0.0], [0.5, 0.5, 0.0, 0.0]])
     np.testing.assert_allclose(scores.entropy(probs), [np.log(4), 0.0, np.log(2)])
-    np.testing.assert_allclose(
-        scores.entropy(classification()[0]), stats.entropy(classification()[0], axis=1)
-    )
+    np.testing.assert_allclose(scores.entropy(classification()[0]), stats.entropy(classification()[0], axis=1))
 
 
 def test_mean_entropy_is_a_score():
@@ -375,9 +370,7 @@ def test_coverage_of_the_true_predictive_is_its_level(level):
     binomial_error = np.sqrt(level * (1 - level) / rows)
     # Four binomial errors: 6e-5 false alarms a level.
     assert scores.coverage(loc, scale, y, level=level).value == pytest.approx(level, abs=4 * binomial_error)
-    assert scores.coverage(loc, scale, y, level=level).standard_error == pytest.approx(
-        binomial_error, rel=0.25
-    )
+    assert scores.coverage(loc, scale, y, level=level).standard_error == pytest.approx(binomial_error, rel=0.25)
     # A predictive that is three times too narrow does not cover.
     assert scores.coverage(loc, scale / 3, y, level=level).value < level - 10 * binomial_error
     # The uniform law of the PIT: Kolmogorov-Smirnov at 1e-4 false alarms.
@@ -390,9 +383,7 @@ def test_interval_of_a_single_draw_is_the_normal_one(level):
     lower, upper = scores.interval(loc, scale, level)
     np.testing.assert_allclose(lower, stats.norm.ppf((1 - level) / 2, loc[0], scale[0]))
     np.testing.assert_allclose(upper, stats.norm.ppf((1 + level) / 2, loc[0], scale[0]))
-    assert scores.interval_width(loc, scale, level) == pytest.approx(
-        (np.mean(upper - lower), stats.sem(upper - lower))
-    )
+    assert scores.interval_width(loc, scale, level) == pytest.approx((np.mean(upper - lower), stats.sem(upper - lower)))
 
 
 @pytest.mark.parametrize("spread", [0.0, 1.0, 1000.0])
@@ -452,9 +443,7 @@ def test_jackknife_of_a_curved_score_follows_the_delta_method():
     # log of the mean: se = se(mean) / mean to first order; 2 % covers the second order at so small an error.
     batches = np.random.default_rng(0).normal(5.0, 0.5, size=20)
     expected = stats.sem(batches) / batches.mean()
-    assert scores.jackknife(lambda weights: np.log(weights @ batches), 20) == pytest.approx(
-        expected, rel=0.02
-    )
+    assert scores.jackknife(lambda weights: np.log(weights @ batches), 20) == pytest.approx(expected, rel=0.02)
 
 
 def test_jackknife_of_one_batch_is_nan():
@@ -542,9 +531,7 @@ def test_detection_only_sees_the_order_of_scores(in_, out):
 @pytest.mark.parametrize("kind", ["numpy64", "numpy32", "jax"])
 @pytest.mark.parametrize("name", sorted(calls()))
 def test_the_annotations_hold_and_the_kind_of_array_does_not_matter(name, kind):
-    convert = {"numpy64": np.asarray, "numpy32": to_float32, "jax": lambda a: jnp.asarray(to_float32(a))}[
-        kind
-    ]
+    convert = {"numpy64": np.asarray, "numpy32": to_float32, "jax": lambda a: jnp.asarray(to_float32(a))}[kind]
     typed = jaxtyping.jaxtyped(typechecker=beartype.beartype)(getattr(scores, name))
     arguments = calls()[name]
     # float32 could round a confidence over a bin's edge: none of these rows is that close.
@@ -584,16 +571,10 @@ BAD_PROBS = {
     r"probs has shape \(10,\) but should be \(row, class\): reshape it": PROBS[0],
     r"probs has shape \(0, 10\) but no axis of \(row, class\) may be 0: give at least one row": PROBS[:0],
     "probs has 1 of 2 values NaN or infinite but every value should be a number": WITH_NAN[None],
-    r"probs go down to -2 but should lie in \[0, 1\]: pass probabilities, not logits": np.array(
-        [[-2.0, 3.0]]
-    ),
-    "probs of row 1 sum to 0.9 but should sum to 1 within 0.0001: normalise": np.array(
-        [[0.5, 0.5], [0.5, 0.4]]
-    ),
+    r"probs go down to -2 but should lie in \[0, 1\]: pass probabilities, not logits": np.array([[-2.0, 3.0]]),
+    "probs of row 1 sum to 0.9 but should sum to 1 within 0.0001: normalise": np.array([[0.5, 0.5], [0.5, 0.4]]),
 }
-BY_LABEL = [
-    name for name, arguments in calls().items() if arguments[0].ndim == 2 and arguments[-1].dtype.kind == "i"
-]
+BY_LABEL = [name for name, arguments in calls().items() if arguments[0].ndim == 2 and arguments[-1].dtype.kind == "i"]
 
 
 @pytest.mark.parametrize("message", BAD_LABELS)

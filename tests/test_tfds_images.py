@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+
 from hmcvi.benchmarks import tfds_images
 from hmcvi.benchmarks.datasets import DataError, load
 
@@ -17,9 +18,7 @@ needs_tfds = pytest.mark.skipif(
 def test_an_unprepared_tfds_set_is_named_at_once(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     start = time.perf_counter()
-    with pytest.raises(
-        DataError, match=r"mnist is not prepared in .*set TFDS_DATA_DIR.*download_and_prepare"
-    ):
+    with pytest.raises(DataError, match=r"mnist is not prepared in .*set TFDS_DATA_DIR.*download_and_prepare"):
         load("mnist", seed=0)
     # TFDS itself retries the network for 206 s; nothing here touches it
     assert time.perf_counter() - start < 5

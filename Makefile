@@ -1,0 +1,52 @@
+# make compare and make test do all of their own set-up: a virtual environment with the pinned dependencies.
+
+.DEFAULT_GOAL := help
+.PHONY: help compare test check validate setup lock format clean
+
+# The first interpreter of at least 3.12; `make PYTHON=/path/to/python` names another.
+PYTHON ?= $(shell for p in python3.12 python3.13 python3 python python3.14; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
+BIN := .venv/bin
+READY := .venv/.ready
+
+help:
+	@echo "make compare   fit digits by NUTS, SVI and Bayes-by-Backprop, print the scoreboard (about 2 minutes)"
+	@echo "make test      the tests"
+	@echo "make check     linter, formatter, type checker"
+	@echo "make lock      pin the newest versions of the dependencies"
+	@echo "make clean     remove the environment and all caches"
+
+compare: $(READY)
+	$(BIN)/hmcvi compare $(ARGS)
+
+test: $(READY)
+	MPLBACKEND=Agg $(BIN)/python -m pytest $(ARGS)
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p hmcvi.models -p hmcvi.inference -p hmcvi.plots -p hmcvi.benchmarks
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+setup: $(READY)
+
+# requirements.txt pins every package by version and hash; it holds no index address.
+$(READY): requirements.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "hmcvi needs Python 3.12 or newer: install it, or make PYTHON=/path/to/python" >&2; exit 1; }
+	"$(PYTHON)" -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@# Static tools follow an editable install's imports only through a path.
+	mkdir -p .pathmap/hmcvi
+	for room in models inference plots benchmarks; do ln -sfn ../../$$room .pathmap/hmcvi/$$room; done
+	touch $@
+
+lock: $(READY)
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.12 --generate-hashes \
+		--upgrade --no-emit-index-url --no-emit-find-links --no-header --quiet --output-file requirements.txt
+
+clean:
+	rm -rf .venv .pathmap .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info
