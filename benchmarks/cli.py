@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -153,8 +154,9 @@ def _compare(options: argparse.Namespace) -> None:
         | {"model": tuple(options.model_options)},
     )
     chains = max((getattr(experiment.method(name), "num_chains", 1) for name in experiment.methods), default=1)
-    # Chains run in parallel over host devices, whose number is fixed once JAX has started.
-    jax.config.update("jax_num_cpu_devices", min(chains, MOST_DEVICES))
+    # Chains run in parallel over host devices, whose number is fixed once JAX has started: then they take turns.
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", min(chains, MOST_DEVICES))
 
     from .compare import compare
 

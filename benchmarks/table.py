@@ -112,8 +112,8 @@ def scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], methods: Sequenc
         for score in by_set["reference"]:
             line("reference", score, f"{score} {BETTER[score]}")
     elif "nuts" in fits:
-        board.add_row()
-        board.add_row("  no distance to nuts: it is unconverged")
+        section("distance to nuts")
+        board.add_row("  none: nuts is unconverged")
     foreign = [part for part in summary["sets"] if part != TEST]
     for score in ON_BOARD if foreign else ():
         section(f"{score.replace('auroc', 'AUROC')} ↑")

@@ -22,7 +22,10 @@ Schedule = Callable[[jax.Array], jax.Array]
 """A learning-rate schedule: step -> learning rate, as optax makes them."""
 
 NUM_WINDOWS = 10
-"""A tenth of the step budget is the window of the plateau rule and the chunk that is compiled."""
+"""A tenth of the step budget is the chunk that is compiled, and the window of the plateau rule."""
+
+LEAST_WINDOW = 500
+"""Steps in a window of the plateau rule at least: over fewer, minibatch noise hides a loss that is still falling."""
 
 DECAY_WINDOWS = 2
 """The learning rate falls linearly to 0 over this many windows at the end, to quiet the last minibatches' noise."""
@@ -153,7 +156,7 @@ def minimise(
                 "lower the learning rate"
             )
         progress.update(len(losses), end, f"loss {losses[-window:].mean():.4g}")
-        if not finished and len(losses) <= decay_start and plateaued(losses, window):
+        if not finished and len(losses) <= decay_start and plateaued(losses, max(window, LEAST_WINDOW)):
             finished, decay_start = True, len(losses)
             end = min(decay_start + decay, num_steps)
     return Optimised(state[0], losses, finished, time.perf_counter() - started)

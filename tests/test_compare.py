@@ -1,0 +1,224 @@
+"""`hmcvi compare` from the outside: the scoreboard, the run folder, what is continued and what is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import arviz as az
+import numpy as np
+import pandas as pd
+import pytest
+
+from hmcvi.benchmarks import cli
+from hmcvi.benchmarks.datasets import load
+from hmcvi.benchmarks.table import COLUMNS, average_seeds
+from hmcvi.inference import load_datatree
+
+QUICK = ["compare", "--data", "wine", "--quick", "--nuts", "num_warmup=60", "num_draws=40", "--model-options", "widths=4"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A finished run in a process of its own, as a user starts it, from another folder than the repository's."""
+    folder = tmp_path_factory.mktemp("runs")
+    command = [sys.executable, "-m", "hmcvi.benchmarks.cli", *QUICK, "--seeds", "0", "1", "--out", "wine"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return folder / "wine", done.stdout
+
+
+def test_scoreboard_fits_100_columns_and_names_all(finished: tuple[Path, str]) -> None:
+    _, printed = finished
+    assert max(len(line) for line in printed.splitlines()) <= 100
+    assert "…" not in printed  # nothing is cut
+    for words in ("nuts", "svi", "bbb", "accuracy", "ece, null level", "entropy, epistemic", "permutation", "AUROC"):
+        assert words in printed
+    assert "not applicable" in printed  # R-hat of the variational methods
+    assert "converged" in printed
+    assert "budgets too small" in printed
+
+
+def test_folder_holds_trees_tables_configuration_and_figures(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    fits = sorted(path.name for path in (folder / "fits").iterdir())
+    assert fits == sorted(f"{method}-seed{seed}.nc" for method in ("nuts", "svi", "bbb") for seed in (0, 1))
+    table = pd.read_csv(folder / "table.csv")
+    assert tuple(table.columns) == COLUMNS
+    pd.testing.assert_frame_equal(table, pd.read_parquet(folder / "table.parquet"))
+    assert json.loads((folder / "config.json").read_text())["data"] == "wine"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["data_hash"] == {str(seed): load("wine", seed=seed).data_hash for seed in (0, 1)}
+    assert manifest["device_count"] == 2  # one for each chain of --quick
+    figures = {path.name for path in (folder / "figures").iterdir()}
+    assert figures == {
+        f"{name}.{ending}"
+        for name in ("reliability", "entropy", "forest", "rank-nuts", "loss")
+        for ending in ("png", "svg")
+    }
+
+
+def test_trees_are_arviz_trees_of_the_same_sites(finished: tuple[Path, str]) -> None:
+    folder, _ = finished
+    trees = {method: load_datatree(folder / "fits" / f"{method}-seed0.nc") for method in ("nuts", "svi", "bbb")}
+    sites = {method: set(tree["posterior"].data_vars) for method, tree in trees.items()}
+    assert sites["nuts"] == sites["svi"] == sites["bbb"] == {f"{a}.{b}" for a in ("hidden_0", "out") for b in ("kernel", "bias")}
+    assert dict(trees["nuts"]["posterior"].sizes)["chain"] == 2
+    summary = az.summary(trees["nuts"], var_names=["out.bias"], round_to="none")
+    np.testing.assert_allclose(summary["mean"], trees["nuts"]["posterior"]["out.bias"].mean(("chain", "draw")), rtol=1e-5)
+    assert trees["svi"].attrs["draws_are_chains"].startswith("no")
+    assert trees["nuts"]["log_likelihood"]["y"].shape == (2, 40, len(load("wine", seed=0).x_train))
+
+
+def test_unconverged_nuts_is_no_reference(finished: tuple[Path, str]) -> None:
+    """40 draws in 2 chains cannot reach the gate's 200 effective draws: no distance may be printed."""
+    folder, printed = finished
+    verdicts = [record["verdict"] for record in json.loads((folder / "summary.json").read_text())["fits"]["nuts"]]
+    assert verdicts == ["unconverged", "unconverged"]
+    assert "none: nuts is unconverged" in printed
+    assert "reference" not in set(pd.read_csv(folder / "table.csv")["set"])
+
+
+def test_same_command_reads_what_is_finished_and_fits_what_is_missing(
+    finished: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _ = finished
+    before = pd.read_csv(folder / "table.csv")
+    kept = folder / "fits" / "nuts-seed0.nc"
+    written = kept.stat().st_mtime_ns
+    (folder / "fits" / "svi-seed1.nc").unlink()
+    assert cli.main([*QUICK, "--seeds", "0", "1", "--out", str(folder)]) == 0
+    said = capsys.readouterr().err
+    assert "nuts, seed 0: read from" in said
+    assert "svi, seed 1: fitting" in said
+    assert kept.stat().st_mtime_ns == written
+    after = pd.read_csv(folder / "table.csv")
+    # The fit that was repeated is the same up to the rounding of another device count.
+    np.testing.assert_allclose(after["value"], before["value"], rtol=1e-3, atol=1e-3)
+
+
+def test_table_prints_the_same_scoreboard(finished: tuple[Path, str], capsys: pytest.CaptureFixture[str]) -> None:
+    folder, printed = finished
+    assert cli.main(["table", str(folder)]) == 0
+    accuracy = [line for line in printed.splitlines() if "accuracy" in line]
+    assert accuracy[0] in capsys.readouterr().out
+
+
+def test_folder_of_another_run_is_refused_and_left_alone(
+    finished: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    assert cli.main(["compare", "--data", "digits", "--out", str(folder)]) == 2
+    said = capsys.readouterr().err
+    assert "holds another run" in said
+    assert "'wine' there" in said
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_damaged_fit_is_named_and_not_read(finished: tuple[Path, str], capsys: pytest.CaptureFixture[str]) -> None:
+    folder, _ = finished
+    file = folder / "fits" / "bbb-seed1.nc"
+    whole = file.read_bytes()
+    try:
+        file.write_bytes(whole[: len(whole) // 2])
+        assert cli.main([*QUICK, "--seeds", "0", "1", "--out", str(folder)]) == 2
+        assert str(file) in capsys.readouterr().err
+    finally:
+        file.write_bytes(whole)
+
+
+def test_regression_on_a_curve_draws_bands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "wave"
+    command = ["compare", "--data", "wave", "--model", "gp", "--methods", "svi", "bbb", "--rows", "30", "--quick"]
+    assert cli.main([*command, "--quiet", "--out", str(out)]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert {"bands.png", "coverage.png", "loss.png", "forest.png", "entropy.png"} <= {
+        path.name for path in (out / "figures").iterdir()
+    }
+    table = pd.read_csv(out / "table.csv").set_index(["set", "method", "score"])
+    for method in ("svi", "bbb"):
+        # The noise of the curve has sd 0.1; predicting the mean would err by about 0.7.
+        assert 0.08 < table.loc[("test", method, "rmse"), "value"] < 0.3
+
+
+def test_errors_of_several_seeds_are_those_between_seeds() -> None:
+    table = pd.DataFrame(
+        [(s, "svi", "test", "nll", v, 9.0, 0.3) for s, v in enumerate((1.0, 2.0, 3.0))], columns=list(COLUMNS)
+    )
+    row = average_seeds(table).iloc[0]
+    assert row["value"] == 2
+    assert row["standard_error"] == pytest.approx(1 / np.sqrt(3))
+    assert row["monte_carlo_error"] == pytest.approx(0.3 / np.sqrt(3))
+
+
+BAD = {
+    "unknown model": (["--model", "mpl"], "unknown model 'mpl' (did you mean mlp?): give one of mlp, cnn, gp"),
+    "unknown method": (["--methods", "hmc"], "give one of nuts, svi, bbb"),
+    "unknown data": (["--data", "digit"], "digits"),
+    "unknown OOD set": (["--ood", "nois"], "uniform_noise"),
+    "unknown option": (["--nuts", "draws=5"], "num_draws"),
+    "option without value": (["--svi", "num_steps"], "wanted key=value"),
+    "option of the wrong type": (["--svi", "num_steps=many"], "wanted a whole number"),
+    "option out of range": (["--bbb", "learning_rate=-1"], "learning_rate=-1.0: give a number above 0"),
+    "unknown prior": (["--model-options", "prior=horseshoe"], "normal, mixture, laplace, hierarchical"),
+    "prior without a scale": (["--model-options", "prior=mixture:2"], "takes no scale"),
+    "cnn of a table": (["--data", "wine", "--model", "cnn"], "wine"),
+    "too many rows": (["--rows", "999999"], "1"),
+    "seed twice": (["--seeds", "1", "1"], "seed 1 was given twice"),
+    "missing file": (["--data", "nowhere.csv", "--target", "y"], "nowhere.csv"),
+}
+
+
+@pytest.mark.parametrize("case", BAD, ids=str)
+def test_bad_requests_get_one_sentence_and_leave_nothing(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, wanted = BAD[case]
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["compare", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("hmcvi: error: ")
+    assert wanted in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nan_in_a_file_names_row_and_column(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    frame = pd.DataFrame({"a": np.arange(40.0), "b": np.arange(40) % 2})
+    frame.loc[7, "a"] = np.nan
+    frame.to_csv("bad.csv", index=False)
+    assert cli.main(["compare", "--data", "bad.csv", "--target", "b"]) == 2
+    said = capsys.readouterr().err
+    assert "'a'" in said or "a" in said.split()
+    assert "row 7" in said or "row 8" in said or "line 9" in said
+
+
+def test_diverging_fit_fails_and_keeps_the_fits_before_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    command = ["compare", "--data", "wave", "--methods", "svi", "bbb", "--quick", "--bbb", "learning_rate=1e30"]
+    assert cli.main([*command, "--quiet", "--out", str(out)]) == 1
+    assert "bbb, seed 0: the loss became" in capsys.readouterr().err
+    assert [path.name for path in (out / "fits").iterdir()] == ["svi-seed0.nc"]
+    assert not (out / "table.csv").exists()
+
+
+def test_help_needs_no_jax_and_names_every_choice(capsys: pytest.CaptureFixture[str]) -> None:
+    code = "import sys; from hmcvi.benchmarks import cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\n"
+    code += "assert 'jax' not in sys.modules and 'numpyro' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["compare", "--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    for words in ("digits", "bbb-local", "held_out", "num_warmup=500", "widths=16", "prior=", "--target"):
+        assert words in text

@@ -1,0 +1,106 @@
+"""Scores of whole fits: values, both errors, and the distance to the reference with its noise floor."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hmcvi.benchmarks.datasets import Dataset, load
+from hmcvi.benchmarks.evaluate import TEST, Evaluation, _ClassScores, _NormalScores, _ood_rows, distance_rows
+from hmcvi.inference import ClassPredictive, NormalPredictive, scores
+
+
+def class_predictive(rng: np.random.Generator, rows: int, batches: int = 20, spread: float = 0.3) -> ClassPredictive:
+    """Draws batches of softmax probabilities (batch, row, 8) around common logits."""
+    logits = rng.normal(size=(rows, 8)) * 2 + spread * rng.normal(size=(batches, rows, 8))
+    probs = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    return ClassPredictive(probs, scores.entropy(probs.reshape(-1, 8)).reshape(batches, rows) * 0.9, np.full(batches, 50))
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load("digits", seed=0, held_out_classes=(8, 9))
+
+
+@pytest.fixture(scope="module")
+def diabetes() -> Dataset:
+    return load("diabetes", seed=0)
+
+
+def named(rows: list) -> dict:
+    return {(row.set, row.score): row for row in rows}
+
+
+def test_classification_scores_are_those_of_the_mixture(digits: Dataset) -> None:
+    predictions = class_predictive(np.random.default_rng(0), len(digits.x_test))
+    rows = named(_ClassScores(predictions, digits).test_rows())
+    probs = predictions.batch_probs.mean(0)
+    assert rows[TEST, "accuracy"].value == scores.accuracy(probs, digits.y_test).value
+    nll = scores.negative_log_likelihood(probs, digits.y_test)
+    assert rows[TEST, "nll"].value == pytest.approx(nll.value)
+    assert rows[TEST, "nll"].standard_error == pytest.approx(nll.standard_error)
+    parts = [rows[TEST, f"entropy, {part}"].value for part in ("total", "aleatoric", "epistemic")]
+    assert parts[0] == pytest.approx(parts[1] + parts[2])
+
+
+def test_monte_carlo_error_is_the_spread_between_batches(digits: Dataset) -> None:
+    """For a mean over draws the jackknife is sd / √batches exactly; more noise between batches, more error."""
+    predictions = class_predictive(np.random.default_rng(1), len(digits.x_test))
+    aleatoric = named(_ClassScores(predictions, digits).test_rows())[TEST, "entropy, aleatoric"]
+    batches = predictions.batch_entropy.mean(1)
+    assert aleatoric.monte_carlo_error == pytest.approx(batches.std(ddof=1) / np.sqrt(20))
+    noisy = class_predictive(np.random.default_rng(1), len(digits.x_test), spread=1.5)
+    quiet_error, noisy_error = (
+        named(_ClassScores(p, digits).test_rows())[TEST, "nll"].monte_carlo_error for p in (predictions, noisy)
+    )
+    assert noisy_error > 2 * quiet_error
+
+
+def test_regression_scores_come_in_the_unit_of_the_target(diabetes: Dataset) -> None:
+    rng = np.random.default_rng(2)
+    rows_ = len(diabetes.y_test)
+    loc = diabetes.y_test + rng.normal(size=(2, 100, rows_)) * 0.1
+    batch = np.repeat(np.arange(20).reshape(2, 10), 10, axis=1)
+    predictions = NormalPredictive(loc, np.full_like(loc, 0.5), batch)
+    rows = named(_NormalScores(predictions, diabetes).test_rows())
+    error = (loc.mean((0, 1)) - diabetes.y_test) * diabetes.target_scale
+    assert rows[TEST, "rmse"].value == pytest.approx(np.sqrt((error**2).mean()))
+    width = rows[TEST, "width of 90%"].value / diabetes.target_scale
+    # The mixture's sd is √(0.5² + 0.1²) = 0.51 and it is all but Normal.
+    assert width == pytest.approx(2 * 1.645 * 0.51, rel=0.01)
+
+
+def test_ood_rows_tell_sets_apart_and_pair_batches() -> None:
+    """An uncertainty that is higher by far on the OOD rows in every batch has AUROC 1 with no Monte Carlo error."""
+    inside = lambda weights: {"entropy": np.linspace(0, 1, 50)}  # noqa: E731
+    outside = lambda weights: {"entropy": np.linspace(2, 3, 40)}  # noqa: E731
+    rows = named(_ood_rows("noise", inside, outside, 20))
+    assert rows["noise", "auroc, entropy"].value == 1
+    assert rows["noise", "auroc, entropy"].monte_carlo_error == 0
+    assert rows["noise", "fpr95, entropy"].value == 0
+    assert rows["noise", "mean entropy"].value == pytest.approx(2.5)
+
+
+def test_noise_floor_is_the_distance_between_halves_and_lies_below_a_real_distance(digits: Dataset) -> None:
+    rng = np.random.default_rng(3)
+    reference = class_predictive(rng, len(digits.x_test))
+    other = class_predictive(np.random.default_rng(4), len(digits.x_test))
+    ours, theirs = (Evaluation([], p, {}, None) for p in (other, reference))
+    floor, distance = named(distance_rows(theirs, theirs, digits)), named(distance_rows(ours, theirs, digits))
+    halves = reference.batch_probs[:10].mean(0), reference.batch_probs[10:].mean(0)
+    expected = scores.total_variation(*halves).value
+    assert floor["reference", "total variation"].value == pytest.approx(expected)
+    assert floor["reference", "total variation"].value < 0.2 * distance["reference", "total variation"].value
+    assert floor["reference", "agreement"].value > distance["reference", "agreement"].value
+
+
+def test_regression_distance_is_the_shift_in_the_unit_of_the_target(diabetes: Dataset) -> None:
+    rng = np.random.default_rng(5)
+    loc = rng.normal(size=(4, 50, 30))
+    batch = np.repeat(np.arange(20).reshape(4, 5), 10, axis=1)
+    reference = NormalPredictive(loc, np.ones_like(loc), batch)
+    shifted = NormalPredictive(loc + 2, np.ones_like(loc), batch)
+    rows = distance_rows(Evaluation([], shifted, {}, None), Evaluation([], reference, {}, None), diabetes)
+    assert rows[0].value == pytest.approx(2 * diabetes.target_scale)
+    floor = distance_rows(*[Evaluation([], reference, {}, None)] * 2, diabetes)
+    assert floor[0].value < 0.2 * rows[0].value
