@@ -20,16 +20,37 @@ def _rbf(squared_distance: jax.Array) -> jax.Array:
     return jnp.exp(-squared_distance / 2)
 
 
+# √ has no gradient at 0, where the kernels are smooth, so both Matérn kernels carry theirs in closed form. A mask
+# around √ is not enough: compilers compute the distance anew in the gradient and may round it to the other side.
+
+
+@jax.custom_jvp
 def _matern32(squared_distance: jax.Array) -> jax.Array:
     """(1 + √3 r) exp(−√3 r). Source: Rasmussen & Williams (2006), eq. 4.17."""
-    r = _root(3 * squared_distance)
+    r = jnp.sqrt(3 * squared_distance)
     return (1 + r) * jnp.exp(-r)
 
 
+@_matern32.defjvp
+def _matern32_tangent(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """dk/dr² = −3/2 exp(−√3 r)."""
+    (squared_distance,), (tangent,) = primals, tangents
+    return _matern32(squared_distance), -1.5 * jnp.exp(-jnp.sqrt(3 * squared_distance)) * tangent
+
+
+@jax.custom_jvp
 def _matern52(squared_distance: jax.Array) -> jax.Array:
     """(1 + √5 r + 5r²/3) exp(−√5 r). Source: Rasmussen & Williams (2006), eq. 4.17."""
-    r = _root(5 * squared_distance)
+    r = jnp.sqrt(5 * squared_distance)
     return (1 + r + r**2 / 3) * jnp.exp(-r)
+
+
+@_matern52.defjvp
+def _matern52_tangent(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """dk/dr² = −5/6 (1 + √5 r) exp(−√5 r)."""
+    (squared_distance,), (tangent,) = primals, tangents
+    r = jnp.sqrt(5 * squared_distance)
+    return _matern52(squared_distance), -5 / 6 * (1 + r) * jnp.exp(-r) * tangent
 
 
 KERNELS = {"rbf": _rbf, "matern32": _matern32, "matern52": _matern52, "periodic": _rbf}
@@ -75,9 +96,3 @@ def _squared_distance(x1: jax.Array, x2: jax.Array) -> jax.Array:
     x1, x2 = x1 - centre, x2 - centre
     squares = (x1**2).sum(1)[:, None] + (x2**2).sum(1)[None, :]
     return jnp.maximum(squares - 2 * x1 @ x2.T, 0)
-
-
-def _root(squared: jax.Array) -> jax.Array:
-    # The gradient of √ at 0 is infinite; both Matérn kernels are flat there, so the branch not taken is exact.
-    positive = squared > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1)), 0)
