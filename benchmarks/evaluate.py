@@ -141,23 +141,24 @@ class _NormalScores:
         self.data = data
         self.batch = predictions.batch.ravel()
         self.num_batches = int(self.batch.max()) + 1
-        self.loc, self.scale = self._unscaled(predictions)
+        self.loc, self.scale, self.noise = self._unscaled(predictions)
         self.y = data.y_test * data.target_scale + data.target_loc
 
-    def _unscaled(self, predictions: NormalPredictive) -> tuple[np.ndarray, np.ndarray]:
+    def _unscaled(self, predictions: NormalPredictive) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rows = predictions.loc.shape[-1]
-        loc = predictions.loc.reshape(-1, rows).astype(float) * self.data.target_scale + self.data.target_loc
-        return loc, predictions.scale.reshape(-1, rows).astype(float) * self.data.target_scale
+        parts = (predictions.loc, predictions.scale, predictions.noise)
+        loc, scale, noise = (part.reshape(-1, rows).astype(float) * self.data.target_scale for part in parts)
+        return loc + self.data.target_loc, scale, noise
 
     def _kept(self, weights: np.ndarray | None) -> np.ndarray:
         return np.ones(len(self.batch), bool) if weights is None else weights[self.batch] > 0
 
     def uncertainties(self, predictions: Any) -> Uncertainties:
-        loc, scale = self._unscaled(predictions)
+        parts = self._unscaled(predictions)
 
         def of(weights: np.ndarray | None) -> dict[str, np.ndarray]:
             kept = self._kept(weights)
-            total, _, epistemic = scores.normal_entropy(loc[kept], scale[kept])
+            total, _, epistemic = scores.normal_entropy(*(part[kept] for part in parts))
             return {"entropy": total, "mutual information": epistemic}
 
         return of
@@ -165,21 +166,21 @@ class _NormalScores:
     def test_rows(self) -> list[Row]:
         y = self.y
         named: dict[str, Callable[..., scores.Score]] = {
-            "rmse": lambda m, s: scores.rmse(m, y),
-            "nll": lambda m, s: _negative(scores.log_likelihood(m, s, y)),
+            "rmse": lambda m, s, n: scores.rmse(m, y),
+            "nll": lambda m, s, n: _negative(scores.log_likelihood(m, s, y)),
             **{f"coverage, {level:.0%}": _coverage(level, y) for level in LEVELS},
-            f"width of {LEVELS[-1]:.0%}": lambda m, s: scores.interval_width(m, s, LEVELS[-1]),
-            "entropy, total": lambda m, s: scores.mean(scores.normal_entropy(m, s)[0]),
-            "entropy, aleatoric": lambda m, s: scores.mean(scores.normal_entropy(m, s)[1]),
-            "entropy, epistemic": lambda m, s: scores.mean(scores.normal_entropy(m, s)[2]),
+            f"width of {LEVELS[-1]:.0%}": lambda m, s, n: scores.interval_width(m, s, LEVELS[-1]),
+            "entropy, total": lambda m, s, n: scores.mean(scores.normal_entropy(m, s, n)[0]),
+            "entropy, aleatoric": lambda m, s, n: scores.mean(scores.normal_entropy(m, s, n)[1]),
+            "entropy, epistemic": lambda m, s, n: scores.mean(scores.normal_entropy(m, s, n)[2]),
         }
         left_out = [self._kept(weights) for weights in _leave_one_out(self.num_batches)]
         return [
             Row(
                 TEST,
                 name,
-                *score(self.loc, self.scale),
-                _spread([score(self.loc[kept], self.scale[kept]).value for kept in left_out]),
+                *score(self.loc, self.scale, self.noise),
+                _spread([score(self.loc[kept], self.scale[kept], self.noise[kept]).value for kept in left_out]),
             )
             for name, score in named.items()
         ]
@@ -220,7 +221,8 @@ def _halves(predictions: Predictive) -> tuple[Predictive, ...]:
         )
     chains = len(predictions.loc)
     axis, middle = (0, chains // 2) if chains > 1 else (1, predictions.loc.shape[1] // 2)
-    parts = [np.split(array, [middle], axis) for array in (predictions.loc, predictions.scale, predictions.batch)]
+    arrays = (predictions.loc, predictions.scale, predictions.batch)
+    parts = [np.split(array, [middle], axis) for array in arrays]
     return tuple(NormalPredictive(*half) for half in zip(*parts, strict=True))
 
 
@@ -240,4 +242,4 @@ def _negative(score: scores.Score) -> scores.Score:
 
 
 def _coverage(level: float, y: np.ndarray) -> Callable[..., scores.Score]:
-    return lambda loc, scale: scores.coverage(loc, scale, y, level=level)
+    return lambda loc, scale, noise: scores.coverage(loc, scale, y, level=level)

@@ -69,12 +69,20 @@ class NormalPredictive:
         scale: standard deviations (chain, draw, row), noise included.
         batch: number of the batch of draws that each draw belongs to (chain, draw).
         log_likelihood: log p(y | x, draw) (chain, draw, row), where y was given.
+        noise_scale: the part of `scale` that is noise (chain, draw, row), where a draw leaves doubt about the mean
+            as well, as a Gaussian process does; None where all of it is noise.
     """
 
     loc: Float[np.ndarray, "chain draw row"]
     scale: Float[np.ndarray, "chain draw row"]
     batch: np.ndarray
     log_likelihood: Float[np.ndarray, "chain draw row"] | None = None
+    noise_scale: Float[np.ndarray, "chain draw row"] | None = None
+
+    @property
+    def noise(self) -> Float[np.ndarray, "chain draw row"]:
+        """Standard deviation of the noise under each draw (chain, draw, row)."""
+        return self.scale if self.noise_scale is None else self.noise_scale
 
     @property
     def mean(self) -> Float[np.ndarray, " row"]:
@@ -83,8 +91,9 @@ class NormalPredictive:
 
     @property
     def epistemic_sd(self) -> Float[np.ndarray, " row"]:
-        """Standard deviation of the means over draws (row,)."""
-        return self.loc.std((0, 1))
+        """Standard deviation that is not noise (row,): that of the means over draws, and each draw's own doubt."""
+        doubt = (self.scale**2 - self.noise**2).mean((0, 1))
+        return np.sqrt(self.loc.var((0, 1)) + np.maximum(doubt, 0))
 
     @property
     def total_sd(self) -> Float[np.ndarray, " row"]:
@@ -119,7 +128,7 @@ def predict(fit: Fit, x: Any, y: Any = None, *, max_bytes: int = MAX_BYTES) -> P
     num_draws = fit.num_chains * fit.num_draws
     batch = _batches(fit.num_chains, fit.num_draws)
     kind, width = _outcome_shape(fit, x)
-    per_row = 4 * (NUM_BATCHES * (width + 1) if kind == "class" else 2 * num_draws)
+    per_row = 4 * (NUM_BATCHES * (width + 1) if kind == "class" else 3 * num_draws)
     per_row += 4 * num_draws * (targets is not None)
     if per_row * len(x) > max_bytes:
         raise ValueError(
@@ -136,7 +145,8 @@ def predict(fit: Fit, x: Any, y: Any = None, *, max_bytes: int = MAX_BYTES) -> P
         scaled = sizes[:, None]
         return ClassPredictive(parts["probs"] / scaled[..., None], parts["entropy"] / scaled, sizes, log_likelihood)
     shape = (fit.num_chains, fit.num_draws, len(x))
-    return NormalPredictive(parts["loc"].reshape(shape), parts["scale"].reshape(shape), batch, log_likelihood)
+    loc, scale, noise = (parts[name].reshape(shape) for name in ("loc", "scale", "noise"))
+    return NormalPredictive(loc, scale, batch, log_likelihood, noise if accepts(fit.model, "x_new") else None)
 
 
 def predict_draws(fit: Fit, x: Any, *, max_bytes: int = MAX_BYTES) -> Float[np.ndarray, "chain draw row output"]:
@@ -145,24 +155,29 @@ def predict_draws(fit: Fit, x: Any, *, max_bytes: int = MAX_BYTES) -> Float[np.n
     Arguments and errors are those of `predict`. Meant for a few rows: diagnostics and pictures.
     """
     x = _check_inputs(fit, x, None)
-    _, width = _outcome_shape(fit, x)
+    kind, width = _outcome_shape(fit, x)
     size = 4 * fit.num_chains * fit.num_draws * len(x) * width
     if size > max_bytes:
         raise ValueError(f"draws of {len(x)} rows take {size / 2**20:.0f} MiB, over max_bytes: use predict, or less")
     parts = _in_row_chunks(fit, x, None, _keep_outputs, max_bytes)
-    return parts["outputs"].reshape(fit.num_chains, fit.num_draws, len(x), width)
+    outputs = parts["outputs"].reshape(fit.num_chains, fit.num_draws, len(x), width)
+    return outputs if kind == "class" else outputs[..., :2]
 
 
-def outcome(fit: Fit, draw: dict[str, jax.Array], x: jax.Array, key: jax.Array, x_train: Any, y_train: Any) -> Any:
-    """Return the model's distribution of the targets at x given one draw of its sites."""
-    conditioned = handlers.substitute(handlers.seed(fit.model, key), data=draw)
+def _outputs(
+    fit: Fit, draw: dict[str, jax.Array], x: jax.Array, key: jax.Array, x_train: Any, y_train: Any
+) -> tuple[str, jax.Array]:
+    """Return what the model says of the targets at x given one draw of its sites.
+
+    Either ("class", probabilities (row, class)), or ("normal", means, standard deviations and noise (row, 3)).
+    """
+    conditioned = handlers.trace(handlers.substitute(handlers.seed(fit.model, key), data=draw))
+    rows = len(x)
     if accepts(fit.model, "x_new"):
-        return handlers.trace(conditioned).get_trace(x_train, y_train, x_new=x)["y_new"]["fn"]
-    return handlers.trace(conditioned).get_trace(x)["y"]["fn"]
-
-
-def _outputs(distribution: dist.Distribution, rows: int) -> tuple[str, jax.Array]:
-    """Return ("class", probabilities (row, class)) or ("normal", means and standard deviations (row, 2))."""
+        trace = conditioned.get_trace(x_train, y_train, x_new=x)
+        distribution, noise = trace["y_new"]["fn"], trace.get("noise_new")
+    else:
+        distribution, noise = conditioned.get_trace(x)["y"]["fn"], None
     while isinstance(distribution, Independent | ExpandedDistribution | MaskedDistribution):
         distribution = distribution.base_dist
     if isinstance(distribution, dist.CategoricalLogits):
@@ -172,8 +187,8 @@ def _outputs(distribution: dist.Distribution, rows: int) -> tuple[str, jax.Array
     if isinstance(distribution, dist.BernoulliLogits | dist.BernoulliProbs):
         return "class", jnp.stack([1 - distribution.probs, distribution.probs], axis=-1)
     if isinstance(distribution, dist.Normal):
-        ends = [jnp.broadcast_to(part, (rows,)) for part in (distribution.loc, distribution.scale)]
-        return "normal", jnp.stack(ends, axis=-1)
+        parts = (distribution.loc, distribution.scale, distribution.scale if noise is None else noise["value"])
+        return "normal", jnp.stack([jnp.broadcast_to(part, (rows,)) for part in parts], axis=-1)
     raise ValueError(
         f"the model's y is {type(distribution).__name__}: predictions are made for Categorical, Bernoulli and Normal"
     )
@@ -199,7 +214,7 @@ def _outcome_shape(fit: Fit, x: jax.Array) -> tuple[str, int]:
     kind = []
 
     def run(x: jax.Array) -> jax.Array:
-        name, outputs = _outputs(outcome(fit, draw, x, jax.random.key(0), fit.x, fit.y), len(x))
+        name, outputs = _outputs(fit, draw, x, jax.random.key(0), fit.x, fit.y)
         kind.append(name)
         return outputs
 
@@ -236,7 +251,7 @@ def _reduce_classes(batch: np.ndarray, outputs: Any, draws: Any, keys: Any, y: A
 def _keep_normals(batch: np.ndarray, outputs: Any, draws: Any, keys: Any, y: Any, rows: int, width: int) -> Any:
     kept = lax.map(lambda item: outputs(*item), (draws, keys))
     loc, scale = kept[..., 0], kept[..., 1]
-    result = {"loc": loc, "scale": scale}
+    result = {"loc": loc, "scale": scale, "noise": kept[..., 2]}
     return result if y is None else result | {"log_likelihood": dist.Normal(loc, scale).log_prob(y)}
 
 
@@ -252,7 +267,7 @@ def _in_row_chunks(fit: Fit, x: jax.Array, y: Any, reduce: Reduce, max_bytes: in
 
     def run(draws: Any, keys: Any, x: Any, y: Any, x_train: Any, y_train: Any) -> Any:
         def outputs(draw: Any, key: jax.Array) -> jax.Array:
-            return _outputs(outcome(fit, draw, x, key, x_train, y_train), len(x))[1]
+            return _outputs(fit, draw, x, key, x_train, y_train)[1]
 
         return reduce(outputs, draws, keys, y, len(x), width)
 

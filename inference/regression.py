@@ -130,7 +130,7 @@ def interval_width(loc: Draws, scale: Draws, level: float = 0.9) -> Score:
     return score_of_rows(upper - lower)
 
 
-def normal_entropy(loc: Draws, scale: Draws) -> tuple[RowValues, RowValues, RowValues]:
+def normal_entropy(loc: Draws, scale: Draws, noise: Draws | None = None) -> tuple[RowValues, RowValues, RowValues]:
     """Differential entropy of the predictive, split as in `entropy_decomposition`.
 
     total = 0.5 log(2 pi e (E_d scale_d^2 + Var_d loc_d)), aleatoric = E_d 0.5 log(2 pi e scale_d^2).
@@ -141,6 +141,8 @@ def normal_entropy(loc: Draws, scale: Draws) -> tuple[RowValues, RowValues, RowV
     Args:
         loc: (draw, row).
         scale: (draw, row), standard deviations, positive.
+        noise: (draw, row), the part of scale that is noise, where a draw leaves doubt about its mean as well (a
+            Gaussian process does): it takes scale's place in aleatoric.
 
     Returns:
         total, aleatoric and epistemic = total - aleatoric (0 where rounding makes it negative), each (row,),
@@ -156,7 +158,8 @@ def normal_entropy(loc: Draws, scale: Draws) -> tuple[RowValues, RowValues, RowV
     loc, scale = _checked_normals(loc, scale)
     variance = np.mean(scale**2, axis=0) + np.var(loc, axis=0)
     total = 0.5 * np.log(2 * np.pi * np.e * variance)
-    aleatoric = np.mean(0.5 * np.log(2 * np.pi * np.e * scale**2), axis=0)
+    noise = scale if noise is None else _checked_normals(loc, noise)[1]
+    aleatoric = np.mean(0.5 * np.log(2 * np.pi * np.e * noise**2), axis=0)
     return total, aleatoric, np.maximum(total - aleatoric, 0.0)
 
 

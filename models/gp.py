@@ -48,7 +48,7 @@ def gp(
     A GP's predictions depend on its training rows, so it conditions on them itself: with `x_new`, the model draws
     the further site `y_new` at x_new given (x, y) and the sites above (eq. 2.23–2.24; in classification through
     `latent_new` ~ its conditional marginals). `hmcvi.inference.predict` does this for every model that takes
-    `x_new`.
+    `x_new`. The site `noise_new` tells the noise in y_new from the doubt about f, which is epistemic.
 
     Arguments:
         x: training inputs (row, feature...); further axes are flattened.
@@ -112,6 +112,7 @@ def gp(
         cross = amplitude**2 * correlation(x, flatten(x_new))
         mean = cross.T @ cho_solve((factor, True), y)
         variance = amplitude**2 - (solve_triangular(factor, cross, lower=True) ** 2).sum(0)
+        numpyro.deterministic("noise_new", noise_scale)
         return numpyro.sample("y_new", dist.Normal(mean, jnp.sqrt(jnp.maximum(variance, 0) + noise_scale**2)))
 
     functions = 1 if num_classes == 2 else num_classes
