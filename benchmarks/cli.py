@@ -69,6 +69,10 @@ def _fail(error: Exception, status: int) -> int:
 
 
 def _add_compare_options(parser: argparse.ArgumentParser) -> None:
+    from hmcvi.models.kernels import KERNELS
+    from hmcvi.models.likelihoods import ACTIVATIONS
+    from hmcvi.models.priors import PRIORS
+
     from . import datasets, ood
     from .experiment import METHODS, MODELS, Experiment, option_help
 
@@ -113,12 +117,11 @@ def _add_compare_options(parser: argparse.ArgumentParser) -> None:
         "contrast:0.5. Nothing after --ood means none. Default: a choice for the data set",
     )
     how = parser.add_argument_group("hyperparameters, each as KEY=VALUE")
-    for name, model in MODELS.items():
-        how.description = f"{how.description or ''}{name}: {option_help(model)}. "
-    how.description = (
-        "Of the models: "
-        + (how.description or "")
-        + ("Priors: normal, mixture, laplace, hierarchical, with a scale as in prior=normal:0.5.")
+    models = [f"{name}: {option_help(model)}" for name, model in MODELS.items()]
+    choices = {"activation": ACTIVATIONS, "kernel": KERNELS, "prior": PRIORS}
+    listed = [f"{key} is one of {', '.join(known)}" for key, known in choices.items()]
+    how.description = "\n".join(
+        ["models and their options:", *models, *listed, "a prior takes a scale, as in normal:1"]
     )
     how.add_argument("--model-options", nargs="+", default=(), metavar="KEY=VALUE", help="of the model, see above")
     for group in dict.fromkeys(group for group, _ in METHODS.values()):

@@ -14,7 +14,7 @@ import numpyro.infer.autoguide
 
 from hmcvi.inference import NUTS, SVI, BayesByBackprop, Method
 from hmcvi.models import cnn, gp, mlp
-from hmcvi.models.priors import PRIORS
+from hmcvi.models.priors import PRIORS, Normal
 
 from . import datasets, ood
 from .datasets import Dataset
@@ -44,8 +44,8 @@ QUICK: dict[str, dict[str, Any]] = {
 GP_CLASS_ROWS = 150
 """Training rows of a GP classification unless said otherwise: each gradient costs rows³."""
 
-SET_BY_DATA = frozenset({"x", "y", "x_new", "num_rows", "num_classes", "likelihood"})
-"""Arguments of a model function that the data decide."""
+SET_ELSEWHERE = frozenset({"x", "y", "x_new", "num_rows", "num_classes", "likelihood", "max_bytes", "estimator"})
+"""Arguments that no option sets: the data decide them, or (the estimator) the method's name does."""
 
 
 class UsageError(ValueError):
@@ -166,12 +166,12 @@ def parse_options(make: Callable[..., Any], given: Sequence[str], flag: str) -> 
 def options_of(make: Callable[..., Any]) -> dict[str, Any]:
     """Return the settable keyword arguments of a model function or method, with their defaults."""
     parameters = inspect.signature(make).parameters.values()
-    return {p.name: p.default for p in parameters if p.default is not p.empty and p.name not in SET_BY_DATA}
+    return {p.name: p.default for p in parameters if p.default is not p.empty and p.name not in SET_ELSEWHERE}
 
 
 def option_help(make: Callable[..., Any]) -> str:
     """Return the options of a model function or method as `key=default`, for the command's help."""
-    return ", ".join(f"{key}={_show(value)}" for key, value in options_of(make).items())
+    return ", ".join(f"{key}={_show(Normal() if key == 'prior' else value)}" for key, value in options_of(make).items())
 
 
 def _cast(key: str, text: str, default: Any) -> Any:
@@ -212,6 +212,8 @@ def _show(value: Any) -> str:
         return ",".join(map(str, value))
     if value is None:
         return "auto"
+    if isinstance(value, Normal):
+        return f"normal:{value.scale:g}"
     return getattr(value, "__name__", str(value))
 
 
