@@ -54,7 +54,12 @@ def _matern52_tangent(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> 
     return _matern52(squared_distance), -5 / 6 * (1 + r) * jnp.exp(-r) * tangent
 
 
-KERNELS: dict[str, Callable[[jax.Array], jax.Array]] = {"rbf": _rbf, "matern32": _matern32, "matern52": _matern52, "periodic": _rbf}
+KERNELS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "rbf": _rbf,
+    "matern32": _matern32,
+    "matern52": _matern52,
+    "periodic": _rbf,
+}
 """Kernels by name, as functions of the squared distance; "periodic" is the RBF of inputs laid on circles."""
 
 

@@ -111,8 +111,8 @@ def layer(
         use_bias: whether to add a bias over the output's last axis.
     """
     prior = Normal() if prior is None else prior
-    dtype = jnp.result_type(x.dtype, jnp.float32) if not jnp.issubdtype(x.dtype, jnp.floating) else x.dtype
-    x = x.astype(dtype)
+    x = _as_floating(x)
+    dtype = x.dtype
     fan_in = math.prod(kernel_shape[:-1])
     priors = {"kernel": prior.distribution(f"{name}.kernel", kernel_shape, fan_in, dtype)}
     if use_bias:
@@ -131,8 +131,14 @@ def layer(
 
 
 def flatten(x: jax.Array) -> jax.Array:
-    """Return x (row, ...) as (row, feature)."""
-    return x.reshape(x.shape[0], -1)
+    """Return x (row, ...) as a floating-point (row, feature) array."""
+    return _as_floating(x).reshape(x.shape[0], -1)
+
+
+def _as_floating(x: jax.Array) -> jax.Array:
+    """Return x as JAX holds it: NumPy's float64 becomes float32 unless x64 is enabled, integers become floats."""
+    x = jnp.asarray(x)
+    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
 
 
 def _draw_and_apply(name: str, op: LinearOp, x: jax.Array, priors: dict[str, dist.Distribution]) -> jax.Array:

@@ -1,0 +1,175 @@
+"""Convergence: its numbers are ArviZ's, and every way to fail is caught and named."""
+
+import jax
+import numpy as np
+import pytest
+from arviz_stats.base import array_stats
+from scipy import signal
+
+from hmcvi.inference import NUTS, SVI, BayesByBackprop, convergence, fit
+from hmcvi.inference.diagnostics import bulk_ess, ebfmi, rank_rhat, tail_ess, verdict
+
+from .targets import conjugate_regression, linear_regression
+
+CHAINS, DRAWS, VALUES = 4, 500, 20
+
+
+def iid(seed=0, chains=CHAINS, draws=DRAWS, values=VALUES):
+    return np.random.default_rng(seed).normal(size=(chains, draws, values))
+
+
+def autoregressive(coefficient):
+    return signal.lfilter([1], [1, -coefficient], iid(1, draws=DRAWS + 200), axis=1)[:, 200:]
+
+
+CHAINS_BY_NAME = {
+    "iid": iid(),
+    "odd number of draws": iid(2, draws=DRAWS - 1),
+    "two chains": iid(3, chains=2),
+    "AR(0.9)": autoregressive(0.9),
+    "AR(-0.7)": autoregressive(-0.7),
+    "Cauchy": np.random.default_rng(4).standard_cauchy(size=(CHAINS, DRAWS, VALUES)),
+    "ties": np.random.default_rng(5).integers(3, size=(CHAINS, DRAWS, VALUES)).astype(float),
+    "shifted chain": iid(6) + np.array([0.0, 0.0, 0.0, 2.0])[:, None, None],
+    "wide chain": iid(7) * np.array([1.0, 1.0, 1.0, 4.0])[:, None, None],
+}
+
+
+@pytest.mark.parametrize("name", CHAINS_BY_NAME)
+def test_rhat_is_arvizs(name):
+    values = CHAINS_BY_NAME[name]
+    expected = array_stats.rhat(values, chain_axis=0, draw_axis=1, method="rank")
+    # Of an odd number of draws ArviZ leaves the middle one out, and NumPyro the last.
+    tolerance = 1e-4 if values.shape[1] % 2 else 1e-6
+    np.testing.assert_allclose(rank_rhat(values), expected, rtol=tolerance)
+    # One value without its axis gives the same number.
+    assert rank_rhat(values[..., 0]) == pytest.approx(expected[0], rel=tolerance)
+
+
+@pytest.mark.parametrize("name", CHAINS_BY_NAME)
+@pytest.mark.parametrize(
+    ("ours", "method"),
+    [(bulk_ess, {"method": "bulk"}), (tail_ess, {"method": "tail", "prob": (0.05, 0.95)})],
+    ids=["bulk", "tail"],
+)
+def test_effective_sample_sizes_are_arvizs(name, ours, method):
+    values = CHAINS_BY_NAME[name]
+    expected = array_stats.ess(values, chain_axis=0, draw_axis=1, **method)
+    found = ours(values)
+    # ArviZ and NumPyro cut Geyer's sequence of autocorrelations at its end one term apart: a few percent, and for
+    # most values nothing.
+    np.testing.assert_allclose(found, expected, rtol=0.05)
+    assert np.median(np.abs(found / expected - 1)) < 0.015
+    assert ours(values[..., 0]) == pytest.approx(found[0], rel=1e-6)
+
+
+def test_ebfmi_is_arvizs():
+    energy = autoregressive(0.9)[..., 0]
+    np.testing.assert_allclose(ebfmi(energy), array_stats.bfmi(energy, chain_axis=0, draw_axis=1), rtol=1e-6)
+    # Independent energies differ from their neighbours by twice their variance: 4 standard errors, 3e-4 false alarms.
+    np.testing.assert_allclose(ebfmi(iid()[..., 0]), 2, atol=4 * np.sqrt(4 / DRAWS))
+    assert (ebfmi(np.ones((2, 10))) == 0).all()
+
+
+def judge(values, energy=None, diverging=None):
+    lead = values.shape[:2]
+    energy = np.random.default_rng(9).normal(size=lead) if energy is None else energy
+    return verdict(values, energy, np.zeros(lead, bool) if diverging is None else diverging)
+
+
+def test_independent_draws_are_converged():
+    # 4 × 500 independent draws: R-hat of 2,000 draws lies over 1.01 in a value in a hundred, of 20 in one at most.
+    found = judge(iid())
+    assert found.converged, found.reason
+    assert found.rhat < 1.01
+    assert min(found.ess_bulk, found.ess_tail) > 1000
+    assert (found.divergences, found.num_values) == (0, VALUES)
+    assert found.reason.startswith("R-hat 1.00")
+
+
+@pytest.mark.parametrize("chain", [0, 2])
+def test_a_stuck_chain_is_caught_and_named(chain):
+    values = iid()
+    values[chain] = values[chain, :1]
+    found = judge(values)
+    assert not found.converged
+    assert f"chain {chain} is stuck" in found.reason
+
+
+def test_a_chain_that_is_stuck_in_a_few_values_only_is_not_called_stuck():
+    # A class of probability 0 has a constant value: one in a hundred is under the share that is let pass.
+    values = iid(values=100)
+    values[..., 7] = 0.0
+    found = judge(values)
+    assert found.converged, found.reason
+
+
+def test_chains_that_are_all_stuck_are_not_converged():
+    values = np.broadcast_to(iid()[:, :1], (CHAINS, DRAWS, VALUES))
+    found = judge(values)
+    assert not found.converged
+    assert "chain 0, 1, 2, 3 is stuck" in found.reason
+    same = judge(np.ones((CHAINS, DRAWS, VALUES)))
+    assert not same.converged
+    assert np.isnan(same.rhat)
+    assert "chain 0, 1, 2, 3 is stuck" in same.reason
+
+
+@pytest.mark.parametrize("name", ["shifted chain", "wide chain"])
+def test_a_chain_elsewhere_or_of_another_width_fails_by_rhat(name):
+    found = judge(CHAINS_BY_NAME[name])
+    assert not found.converged
+    assert found.rhat > 1.05
+    assert f"R-hat {found.rhat:.3f}, wanted < 1.01" in found.reason
+
+
+@pytest.mark.parametrize(("share", "converged"), [(0.005, True), (0.02, False)])
+def test_divergences_are_counted_and_a_percent_is_too_many(share, converged):
+    diverging = np.zeros((CHAINS, DRAWS), bool)
+    diverging.flat[: round(share * diverging.size)] = True
+    found = judge(iid(), diverging=diverging)
+    assert found.divergences == share * diverging.size
+    assert found.converged == converged
+    assert ("40 of 2000 draws diverged" in found.reason) == (not converged)
+
+
+def test_energies_that_hardly_move_fail():
+    found = judge(iid(), energy=np.cumsum(iid()[..., 0], axis=1))
+    assert not found.converged
+    assert f"E-BFMI {found.ebfmi:.2f}, wanted ≥ 0.3" in found.reason
+    stuck = judge(iid(), energy=np.ones((CHAINS, DRAWS)))
+    assert "E-BFMI 0.00" in stuck.reason
+
+
+def test_too_few_draws_fail_by_their_effective_size():
+    found = judge(iid(draws=50))
+    assert not found.converged
+    assert "wanted ≥ 400" in found.reason
+    with pytest.raises(ValueError, match="3 draws a chain: convergence needs at least 4"):
+        judge(iid(draws=3))
+
+
+def test_one_chain_alone_is_not_enough():
+    found = judge(iid(chains=1, draws=2000))
+    assert not found.converged
+    assert found.reason == "one chain alone cannot show that it has converged"
+
+
+def test_a_value_that_depends_on_no_site_says_nothing():
+    # A known noise scale is an output that no draw moves: it can neither converge nor get stuck.
+    values = np.concatenate([iid(), np.full((CHAINS, DRAWS, VALUES // 2), 0.5)], axis=2)
+    found = judge(values)
+    assert found.converged, found.reason
+
+
+def test_a_fit_is_judged_in_function_space():
+    target = conjugate_regression()
+    x, y = target.x.astype(np.float32), target.y.astype(np.float32)
+    result = fit(jax.random.key(0), linear_regression, x, y, NUTS(num_warmup=200, num_draws=500))
+    found = convergence(result, x, y)
+    # The log-likelihoods of 40 rows, and mean and standard deviation of the first 32.
+    assert found.num_values == 40 + 2 * 32
+    assert found.converged == (found.rhat < 1.01 and min(found.ess_bulk, found.ess_tail) >= 400)
+    assert found.converged, found.reason
+    for method in (SVI(num_steps=20, num_draws=10), BayesByBackprop(num_steps=20, num_draws=10)):
+        assert convergence(fit(jax.random.key(0), linear_regression, x, y, method), x, y) is None
