@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +20,8 @@ __all__ = ["gp", "most_rows"]
 COPIES = 8
 """Row × row matrices alive at once in a gradient: kernel, distance, factor, their cotangents, and scratch."""
 
-JITTER = {4: 1e-5, 8: 1e-10}
-"""Added to the correlation matrix's diagonal, by bytes of the dtype: keeps its factor finite under rounding."""
+LEAST_JITTER = {"float32": 1e-5, "float64": 1e-10}
+"""The least of what `jitter` returns, by dtype."""
 
 
 def gp(
@@ -101,7 +102,9 @@ def gp(
     def correlation(x1: jax.Array, x2: jax.Array) -> jax.Array:
         return kernel_matrix(kernel, x1, x2, lengthscale, period)
 
-    jittered = correlation(x, x) + JITTER[dtype.itemsize] * jnp.eye(rows, dtype=dtype)
+    if x_new is not None and (shape := flatten(x_new).shape[1:]) != (features,):
+        raise ValueError(f"gp got x with {features} features and x_new with {shape[0]}: give both the same")
+    jittered = correlation(x, x) + jitter(rows, dtype) * jnp.eye(rows, dtype=dtype)
     if output_width(likelihood, num_classes) == 1:
         noise_scale = numpyro.sample("noise_scale", dist.HalfNormal(unit))
         covariance = amplitude**2 * jittered + noise_scale**2 * jnp.eye(rows, dtype=dtype)
@@ -133,6 +136,14 @@ def gp(
     spread = jnp.sqrt(jnp.maximum(variance, 0))[:, None]
     latent_new = numpyro.sample("latent_new", dist.Normal(mean, spread + jnp.finfo(dtype).tiny).to_event(2))
     return numpyro.sample("y_new", dist.Categorical(logits=_logits(latent_new)))
+
+
+def jitter(rows: int, dtype: Any) -> float:
+    """Return what is added to the correlation matrix's diagonal, so that rounding leaves it a Cholesky factor.
+
+    Rounding moves the eigenvalues of a rows × rows matrix of correlations by up to about rows · eps.
+    """
+    return max(LEAST_JITTER.get(jnp.dtype(dtype).name, 1e-5), rows * float(jnp.finfo(dtype).eps))
 
 
 def most_rows(max_bytes: int, itemsize: int) -> int:

@@ -91,12 +91,19 @@ def kernel_matrix(
     return KERNELS[kernel](_squared_distance(x1 / lengthscale, x2 / lengthscale))
 
 
+FEW_FEATURES = 4
+"""Up to this many, distances are sums of squared differences: exact near 0, where a matrix product loses digits.
+With few features inputs lie close together and the correlation matrix has least to spare."""
+
+
 def _on_circles(x: jax.Array, period: jax.Array) -> jax.Array:
     angle = 2 * math.pi * x / period
     return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=1)
 
 
 def _squared_distance(x1: jax.Array, x2: jax.Array) -> jax.Array:
+    if x1.shape[1] <= FEW_FEATURES:
+        return ((x1[:, None] - x2[None]) ** 2).sum(2)
     # Centred first: the difference |a|² + |b|² − 2ab loses digits where inputs lie far from 0.
     centre = x1.mean(0)
     x1, x2 = x1 - centre, x2 - centre

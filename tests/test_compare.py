@@ -17,7 +17,17 @@ from hmcvi.benchmarks.datasets import load
 from hmcvi.benchmarks.table import COLUMNS, average_seeds
 from hmcvi.inference import load_datatree
 
-QUICK = ["compare", "--data", "wine", "--quick", "--nuts", "num_warmup=60", "num_draws=40", "--model-options", "widths=4"]
+QUICK = [
+    "compare",
+    "--data",
+    "wine",
+    "--quick",
+    "--nuts",
+    "num_warmup=60",
+    "num_draws=40",
+    "--model-options",
+    "widths=4",
+]
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +74,17 @@ def test_trees_are_arviz_trees_of_the_same_sites(finished: tuple[Path, str]) -> 
     folder, _ = finished
     trees = {method: load_datatree(folder / "fits" / f"{method}-seed0.nc") for method in ("nuts", "svi", "bbb")}
     sites = {method: set(tree["posterior"].data_vars) for method, tree in trees.items()}
-    assert sites["nuts"] == sites["svi"] == sites["bbb"] == {f"{a}.{b}" for a in ("hidden_0", "out") for b in ("kernel", "bias")}
+    assert (
+        sites["nuts"]
+        == sites["svi"]
+        == sites["bbb"]
+        == {f"{a}.{b}" for a in ("hidden_0", "out") for b in ("kernel", "bias")}
+    )
     assert dict(trees["nuts"]["posterior"].sizes)["chain"] == 2
     summary = az.summary(trees["nuts"], var_names=["out.bias"], round_to="none")
-    np.testing.assert_allclose(summary["mean"], trees["nuts"]["posterior"]["out.bias"].mean(("chain", "draw")), rtol=1e-5)
+    np.testing.assert_allclose(
+        summary["mean"], trees["nuts"]["posterior"]["out.bias"].mean(("chain", "draw")), rtol=1e-5
+    )
     assert trees["svi"].attrs["draws_are_chains"].startswith("no")
     assert trees["nuts"]["log_likelihood"]["y"].shape == (2, 40, len(load("wine", seed=0).x_train))
 
@@ -201,9 +218,7 @@ def test_nan_in_a_file_names_row_and_column(
     assert "row 7" in said or "row 8" in said or "line 9" in said
 
 
-def test_diverging_fit_fails_and_keeps_the_fits_before_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_diverging_fit_fails_and_keeps_the_fits_before_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
     command = ["compare", "--data", "wave", "--methods", "svi", "bbb", "--quick", "--bbb", "learning_rate=1e30"]
     assert cli.main([*command, "--quiet", "--out", str(out)]) == 1

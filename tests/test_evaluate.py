@@ -14,7 +14,9 @@ def class_predictive(rng: np.random.Generator, rows: int, batches: int = 20, spr
     """Draws batches of softmax probabilities (batch, row, 8) around common logits."""
     logits = rng.normal(size=(rows, 8)) * 2 + spread * rng.normal(size=(batches, rows, 8))
     probs = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
-    return ClassPredictive(probs, scores.entropy(probs.reshape(-1, 8)).reshape(batches, rows) * 0.9, np.full(batches, 50))
+    return ClassPredictive(
+        probs, scores.entropy(probs.reshape(-1, 8)).reshape(batches, rows) * 0.9, np.full(batches, 50)
+    )
 
 
 @pytest.fixture(scope="module")
