@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,7 @@ def _add_compare_options(parser: argparse.ArgumentParser) -> None:
     )
     how = parser.add_argument_group("hyperparameters, each as KEY=VALUE")
     models = [f"{name}: {option_help(model)}" for name, model in MODELS.items()]
-    choices = {"activation": ACTIVATIONS, "kernel": KERNELS, "prior": PRIORS}
+    choices: dict[str, Iterable[str]] = {"activation": ACTIVATIONS, "kernel": KERNELS, "prior": PRIORS}
     listed = [f"{key} is one of {', '.join(known)}" for key, known in choices.items()]
     how.description = "\n".join(
         ["models and their options:", *models, *listed, "a prior takes a scale, as in normal:1"]

@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from hmcvi.inference import Fit, FitError, fit, scores
+from hmcvi.inference import Fit, FitError, fit
 from hmcvi.inference.export import require_writer
 
 from .datasets import Dataset
-from .evaluate import TEST, Evaluation, Row, distance_rows, evaluate
-from .experiment import Experiment
+from .evaluate import TEST, Evaluation, Row, distance_rows, evaluate, paired_rows
+from .experiment import GP_CLASS_ROWS, Experiment
 from .figures import draw_figures
 from .run_folder import RunFolder, default_folder
 from .table import COLUMNS, print_scoreboard
@@ -49,6 +49,8 @@ def compare(experiment: Experiment, out: Path | None = None, *, quiet: bool = Fa
     first, foreign = loaded[experiment.seeds[0]]
     title = _title(experiment, first)
     say.print(f"[bold]{title}[/bold]\n{first.description}")
+    if experiment.rows is None and len(first.x_train) == GP_CLASS_ROWS and experiment.model == "gp":
+        say.print(f"A GP classification keeps {GP_CLASS_ROWS} training rows: --rows N takes another number.")
     for ood_set in foreign:
         say.print(f"  OOD {ood_set.name}: {ood_set.description}")
 
@@ -153,23 +155,7 @@ def _distances(name: str, evaluations: Mapping[str, Evaluation], data: Dataset) 
 def _paired(name: str, evaluations: Mapping[str, Evaluation], data: Dataset) -> list[Row]:
     """Return this method's row-paired differences from the first method on the board."""
     first = next(iter(evaluations))
-    if name == first or data.task != "classification":
-        return []
-    ours, theirs = evaluations[name].predictions.probs, evaluations[first].predictions.probs  # type: ignore[union-attr]
-    named = {
-        "accuracy": scores.row_accuracy,
-        "nll": scores.row_negative_log_likelihood,
-        "brier": scores.row_brier,
-    }
-    return [
-        Row(
-            f"minus {first}",
-            score,
-            *scores.paired_difference(of(ours, data.y_test), of(theirs, data.y_test)),
-            np.nan,
-        )
-        for score, of in named.items()
-    ]
+    return [] if name == first else paired_rows(evaluations[name], evaluations[first], data, f"minus {first}")
 
 
 def _title(experiment: Experiment, data: Dataset) -> str:

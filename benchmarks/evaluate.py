@@ -15,7 +15,7 @@ from hmcvi.inference.predict import Predictive
 from .datasets import Dataset
 from .ood import OODSet
 
-__all__ = ["Evaluation", "Row", "distance_rows", "evaluate"]
+__all__ = ["Evaluation", "Row", "distance_rows", "evaluate", "paired_rows"]
 
 TEST = "test"
 """The name of the in-distribution set in tables."""
@@ -207,6 +207,31 @@ def distance_rows(evaluation: Evaluation, reference: Evaluation, data: Dataset) 
         value, error = scores.wasserstein2(*normals)
         named = {"wasserstein-2": scores.Score(value * data.target_scale, error * data.target_scale)}
     return [Row("reference", name, *score, float("nan")) for name, score in named.items()]
+
+
+def paired_rows(evaluation: Evaluation, other: Evaluation, data: Dataset, name: str) -> list[Row]:
+    """Return the mean differences of two fits' row scores, paired over the test rows, under the set `name`.
+
+    The errors hold the rows' sampling error; the Monte Carlo error is left out (NaN).
+    """
+    ours, theirs = _row_scores(evaluation.predictions, data), _row_scores(other.predictions, data)
+    return [Row(name, score, *scores.paired_difference(ours[score], theirs[score]), float("nan")) for score in ours]
+
+
+def _row_scores(predictions: Predictive, data: Dataset) -> dict[str, np.ndarray]:
+    """Return the scores that are means over rows, row by row; regression in the unit of the target."""
+    if isinstance(predictions, ClassPredictive):
+        probs, y = predictions.probs, data.y_test
+        return {
+            "accuracy": scores.row_accuracy(probs, y),
+            "nll": scores.row_negative_log_likelihood(probs, y),
+            "brier": scores.row_brier(probs, y),
+        }
+    scored = _NormalScores(predictions, data)
+    return {
+        "squared error": (scored.loc.mean(0) - scored.y) ** 2,
+        "nll": -scores.row_log_likelihood(scored.loc, scored.scale, scored.y),
+    }
 
 
 def _halves(predictions: Predictive) -> tuple[Predictive, ...]:

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from hmcvi.benchmarks.datasets import Dataset, load
-from hmcvi.benchmarks.evaluate import TEST, Evaluation, _ClassScores, _NormalScores, _ood_rows, distance_rows
+from hmcvi.benchmarks.evaluate import (
+    TEST,
+    Evaluation,
+    _ClassScores,
+    _NormalScores,
+    _ood_rows,
+    distance_rows,
+    paired_rows,
+)
 from hmcvi.inference import ClassPredictive, NormalPredictive, scores
 
 
@@ -106,3 +114,13 @@ def test_regression_distance_is_the_shift_in_the_unit_of_the_target(diabetes: Da
     assert rows[0].value == pytest.approx(2 * diabetes.target_scale)
     floor = distance_rows(*[Evaluation([], reference, {}, None)] * 2, diabetes)
     assert floor[0].value < 0.2 * rows[0].value
+
+
+def test_paired_differences_are_those_of_the_scores_with_less_error_than_either(digits: Dataset) -> None:
+    rng = np.random.default_rng(6)
+    one = class_predictive(rng, len(digits.x_test))
+    other = ClassPredictive(one.batch_probs * 0.98 + 0.02 / 8, one.batch_entropy, one.batch_size)
+    rows = named(paired_rows(Evaluation([], one, {}, None), Evaluation([], other, {}, None), digits, "minus svi"))
+    nlls = [scores.negative_log_likelihood(p.probs, digits.y_test) for p in (one, other)]
+    assert rows["minus svi", "nll"].value == pytest.approx(nlls[0].value - nlls[1].value)
+    assert 0 < rows["minus svi", "nll"].standard_error < 0.5 * nlls[0].standard_error
