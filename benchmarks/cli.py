@@ -142,7 +142,7 @@ def _add_compare_options(parser: argparse.ArgumentParser) -> None:
 def _compare(options: argparse.Namespace) -> None:
     import jax
 
-    from .experiment import Experiment
+    from .experiment import METHODS, Experiment
 
     experiment = Experiment(
         data=options.data,
@@ -153,7 +153,7 @@ def _compare(options: argparse.Namespace) -> None:
         rows=options.rows,
         target=options.target,
         quick=options.quick,
-        options={group: tuple(getattr(options, group)) for group in ("nuts", "svi", "bbb")}
+        options={group: tuple(getattr(options, group)) for group, _ in METHODS.values()}
         | {"model": tuple(options.model_options)},
     )
     chains = max((getattr(experiment.method(name), "num_chains", 1) for name in experiment.methods), default=1)

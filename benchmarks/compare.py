@@ -45,6 +45,8 @@ def compare(experiment: Experiment, out: Path | None = None, *, quiet: bool = Fa
     say = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
     require_writer()
     loaded = {seed: experiment.load(seed) for seed in experiment.seeds}
+    for data, _ in loaded.values():
+        experiment.check(data)
     folder = RunFolder(default_folder(experiment) if out is None else out, experiment)
     first, foreign = loaded[experiment.seeds[0]]
     title = _title(experiment, first)
@@ -69,6 +71,9 @@ def compare(experiment: Experiment, out: Path | None = None, *, quiet: bool = Fa
         shown = shown or (fits, evaluations)
 
     frame = pd.DataFrame(table, columns=list(COLUMNS))
+    if any(record["verdict"] == "unconverged" for record in records.get(REFERENCE, [])):
+        # An average over the seeds that happened to converge would pass for one over all.
+        frame = frame[frame["set"] != "reference"].reset_index(drop=True)
     summary = {
         "title": title,
         "seeds": list(experiment.seeds),
@@ -78,7 +83,11 @@ def compare(experiment: Experiment, out: Path | None = None, *, quiet: bool = Fa
     folder.write_tables(frame)
     folder.write_json("summary.json", summary)
     hashes = {seed: data.data_hash for seed, (data, _) in loaded.items()}
-    folder.write_manifest(experiment, hashes, {name: repr(experiment.method(name)) for name in experiment.methods})
+    made = {
+        name: {"settings": repr(experiment.method(name)), "chain_method": records[name][0]["chain_method"]}
+        for name in experiment.methods
+    }
+    folder.write_manifest(experiment, hashes, made)
     assert shown is not None
     say.print("drawing figures")
     draw_figures(folder.path / "figures", first, *shown)
@@ -125,6 +134,7 @@ def _record(result: Fit, evaluation: Evaluation) -> dict[str, Any]:
         "compile_seconds": result.compile_seconds,
         "num_gradients": result.num_gradients,
         "num_passes": result.num_passes,
+        "chain_method": result.chain_method,
         "num_chains": result.num_chains,
         "num_draws": result.num_draws,
         "num_parameters": int(sum(np.prod(d.shape[2:]) for d in result.draws.values())),
@@ -141,7 +151,7 @@ def _record(result: Fit, evaluation: Evaluation) -> dict[str, Any]:
         return record | {"verdict": "finished", "reason": f"the loss reached its plateau within {steps}"}
     return record | {
         "verdict": "unfinished",
-        "reason": f"the loss was still falling when the budget of {steps} was spent: raise num_steps",
+        "reason": f"the loss reached no plateau within the budget of {steps}: raise num_steps",
     }
 
 

@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpyro.infer.autoguide
+from numpyro.infer import autoguide
 
 from hmcvi.inference import NUTS, SVI, BayesByBackprop, Method
+from hmcvi.inference.base import check_data, latent_sites, minibatches
 from hmcvi.models import cnn, gp, mlp
 from hmcvi.models.priors import PRIORS, Normal
 
@@ -43,6 +44,15 @@ QUICK: dict[str, dict[str, Any]] = {
 
 GP_CLASS_ROWS = 150
 """Training rows of a GP classification unless said otherwise: each gradient costs rows³."""
+
+GUIDES = (
+    autoguide.AutoNormal,
+    autoguide.AutoDiagonalNormal,
+    autoguide.AutoLowRankMultivariateNormal,
+    autoguide.AutoMultivariateNormal,
+    autoguide.AutoDelta,
+)
+"""Guides that need no setting up; from Python, `SVI(guide=...)` takes any."""
 
 SET_ELSEWHERE = frozenset({"x", "y", "x_new", "num_rows", "num_classes", "likelihood", "max_bytes", "estimator"})
 """Arguments that no option sets: the data decide them, or (the estimator) the method's name does."""
@@ -97,7 +107,7 @@ class Experiment:
         group, make = METHODS[name]
         given = parse_options(make, self.options.get(group, ()), f"--{group}")
         try:
-            return make(**{**(QUICK[group] if self.quick else {}), **given})
+            return make(**{**(QUICK.get(group, {}) if self.quick else {}), **given})
         except ValueError as error:
             raise UsageError(str(error)) from error
 
@@ -126,6 +136,17 @@ class Experiment:
         else:
             given |= {"likelihood": "normal"}
         return functools.partial(MODELS[self.model], **given)
+
+    def check(self, data: Dataset) -> None:
+        """Raise UsageError where the model or a method cannot serve this data; nothing is computed or written."""
+        model = self.configure_model(data)
+        x, y = check_data(data.x_train, data.y_train)
+        try:
+            latent_sites(model, x, y)
+            for name in self.methods:
+                minibatches(model, x, y, getattr(self.method(name), "batch_size", None))
+        except (ValueError, TypeError, ZeroDivisionError) as error:
+            raise UsageError(str(error)) from error
 
     def configuration(self) -> dict[str, Any]:
         """Return the experiment as plain data, for the run folder."""
@@ -182,7 +203,7 @@ def _cast(key: str, text: str, default: Any) -> Any:
             raise ValueError(f"the {name} prior takes no scale: give prior={name}")
         return PRIORS[name](**({"scale": float(scale)} if scale else {}))
     if key == "guide":
-        guides = {name: getattr(numpyro.infer.autoguide, name) for name in numpyro.infer.autoguide.__all__}
+        guides = {guide.__name__: guide for guide in GUIDES}
         check_name("guide", text, guides)
         return guides[text]
     if isinstance(default, bool):
@@ -191,14 +212,20 @@ def _cast(key: str, text: str, default: Any) -> Any:
         return text.lower() == "true"
     if isinstance(default, tuple):
         try:
-            return tuple(int(part) for part in text.split(",") if part)
+            sizes = tuple(int(part) for part in text.split(",") if part)
         except ValueError:
-            raise ValueError("wanted whole numbers with commas between, such as 32,32") from None
+            sizes = (0,)
+        if any(size < 1 for size in sizes):
+            raise ValueError("wanted whole numbers of at least 1 with commas between, such as 32,32")
+        return sizes
     if isinstance(default, int) or key == "batch_size":
         try:
-            return int(text)
+            number = int(text)
         except ValueError:
             raise ValueError("wanted a whole number") from None
+        if number < 1:
+            raise ValueError("wanted a whole number of at least 1")
+        return number
     if isinstance(default, float):
         try:
             return float(text)

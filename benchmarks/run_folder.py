@@ -91,8 +91,10 @@ class RunFolder:
             return None
         try:
             tree = load_datatree(file)
-            if tree.attrs.get("data_hash") != data.data_hash:
-                raise ValueError("it was fitted to other data")
+            made_with = {"data_hash": data.data_hash, "made_with": json.dumps(_made_with())}
+            for name, value in made_with.items():
+                if tree.attrs.get(name) != value:
+                    raise ValueError(f"its {name} is {tree.attrs.get(name)} and here it is {value}")
             return from_datatree(tree, model, data.x_train, data.y_train, method)
         except (ValueError, KeyError) as error:
             raise UsageError(f"{file} cannot be continued from: {error}; delete it or give another --out") from error
@@ -102,6 +104,7 @@ class RunFolder:
         at_training_rows = len(data.x_train) <= TREE_ROWS and not accepts(fit.model, "x_new")
         tree = to_datatree(fit) if at_training_rows else to_datatree(fit, data.x_test, data.y_test)
         tree.attrs["data_hash"] = data.data_hash
+        tree.attrs["made_with"] = json.dumps(_made_with())
         tree.attrs["seed"] = seed
         save_datatree(tree, self._fit_file(label, seed))
 
@@ -114,18 +117,14 @@ class RunFolder:
 
     def write_manifest(self, experiment: Experiment, hashes: Mapping[int, str], methods: Mapping[str, Any]) -> None:
         """Write manifest.json: what a reader needs to repeat the run or to doubt it."""
-        device = jax.devices()[0]
         self.write_json(
             "manifest.json",
             {
                 "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-                "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-                "python": platform.python_version(),
-                "device": f"{device.platform}: {device.device_kind}",
+                **_made_with(),
                 "processor": platform.processor() or platform.machine(),
                 "visible_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
                 "device_count": jax.local_device_count(),
-                "precision": "float64" if jax.config.read("jax_enable_x64") else "float32",
                 "seeds": list(experiment.seeds),
                 "data_hash": {str(seed): value for seed, value in hashes.items()},
                 "methods": dict(methods),
@@ -134,6 +133,17 @@ class RunFolder:
 
     def _fit_file(self, label: str, seed: int) -> Path:
         return self.path / "fits" / f"{label}-seed{seed}.nc"
+
+
+def _made_with() -> dict[str, Any]:
+    """Return what a fit must have been made with to be continued from: versions, device and precision."""
+    device = jax.devices()[0]
+    return {
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "device": f"{device.platform}: {device.device_kind}",
+        "precision": "float64" if jax.config.read("jax_enable_x64") else "float32",
+    }
 
 
 def _write(path: Path, text: str) -> None:

@@ -23,7 +23,7 @@ WIDTH = 100
 """Columns of text that a scoreboard fits in."""
 
 METHODS_PER_TABLE = 3
-"""More methods are laid out in further tables beneath."""
+"""More methods are laid out in further tables beneath, each beside nuts."""
 
 BETTER = {
     "accuracy": "↑",
@@ -113,7 +113,7 @@ def scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], methods: Sequenc
             line("reference", score, f"{score} {BETTER[score]}")
     elif "nuts" in fits:
         section("distance to nuts")
-        board.add_row("  none: nuts is unconverged")
+        board.add_row("  none: nuts is unconverged" + (" on some seed" if len(summary["seeds"]) > 1 else ""))
     foreign = [part for part in summary["sets"] if part != TEST]
     for score in ON_BOARD if foreign else ():
         section(f"{score.replace('auroc', 'AUROC')} ↑")
@@ -129,9 +129,9 @@ def print_scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], console: C
     seeds = summary["seeds"]
     console.print()
     console.print(f"[bold]{summary['title']}[/bold]")
-    for start in range(0, len(methods), METHODS_PER_TABLE):
+    for shown in _layout(methods):
         console.print()
-        console.print(scoreboard(table, summary, methods[start : start + METHODS_PER_TABLE]))
+        console.print(scoreboard(table, summary, shown))
     error = (
         "the test set's sampling error over rows"
         if len(seeds) == 1
@@ -165,6 +165,16 @@ def read_run(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     if tuple(table.columns) != COLUMNS or not {"fits", "sets", "seeds", "title"} <= summary.keys():
         raise UsageError(f"{folder}/table.csv or summary.json is not what hmcvi compare writes: run it again")
     return table, summary
+
+
+def _layout(methods: Sequence[str]) -> list[list[str]]:
+    """Return the methods of each table; nuts, whose column holds the noise floor, leads every one."""
+    if len(methods) <= METHODS_PER_TABLE:
+        return [list(methods)]
+    lead = [method for method in methods if method == "nuts"]
+    others = [method for method in methods if method != "nuts"]
+    step = METHODS_PER_TABLE - len(lead)
+    return [lead + others[start : start + step] for start in range(0, len(others), step)]
 
 
 def _cell(value: float, error: float, monte_carlo: float) -> str:

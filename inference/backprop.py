@@ -65,7 +65,7 @@ class BayesByBackprop:
     def fit(self, key: jax.Array, model: Model, x: jax.Array, y: jax.Array, progress: Progress) -> Fit:
         """Train the mean-field posterior and draw from it; see `hmcvi.inference.fit`."""
         batch_model, batch_size = minibatches(model, x, y, self.batch_size)
-        key_init, key_steps, key_draws = jax.random.split(key, 3)
+        key_init, key_steps, key_draws, _ = jax.random.split(key, 4)  # as SVI does: the same start and minibatches
         x_batch, y_batch = x[:batch_size], y[:batch_size]
         sites, ops = latent_sites(batch_model, x_batch, y_batch)
         start = initial_values(key_init, batch_model, x_batch, y_batch)
@@ -125,10 +125,8 @@ class MeanField(nnx.Module):
         gaussians = {name: Gaussian(loc, init_scale) for name, loc in start.items()}
         layers = {}
         for name, op in ops.items():
-            # A layer whose weights the model was conditioned on has nothing to infer, and draws as in plain NumPyro.
-            if f"{name}.kernel" in gaussians:
-                kernel, bias = gaussians.pop(f"{name}.kernel"), gaussians.pop(f"{name}.bias", None)
-                layers[name] = VariationalLayer(op, kernel, bias, estimator=estimator)
+            kernel, bias = gaussians.pop(f"{name}.kernel"), gaussians.pop(f"{name}.bias", None)
+            layers[name] = VariationalLayer(op, kernel, bias, estimator=estimator)
         self.layers = nnx.Dict(layers)
         self.sites = nnx.Dict(gaussians)
 

@@ -54,6 +54,7 @@ class Fit:
         draws: posterior draws by site, each (chain, draw, *site shape), in the constrained space. The variational
             methods have one chain of independent draws.
         stats: sampler statistics by ArviZ's names, each (chain, draw); empty for the variational methods.
+        chain_method: how the chains ran ("parallel", "sequential", "vectorized"); None for the variational methods.
         losses: negative ELBO at each step (step,), in nats for the whole data set; None for NUTS.
         finished: whether the optimiser reached a plateau before its budget; None for NUTS.
         num_gradients: gradient evaluations of the log joint, warm-up included.
@@ -73,6 +74,7 @@ class Fit:
     run_seconds: float
     compile_seconds: float = math.nan
     stats: Mapping[str, jax.Array] = field(default_factory=dict)
+    chain_method: str | None = None
     losses: np.ndarray | None = None
     finished: bool | None = None
 
@@ -177,9 +179,8 @@ def check_data(x: Any, y: Any) -> tuple[jax.Array, jax.Array]:
 
 
 def accepts(model: Model, argument: str) -> bool:
-    """Return whether the model function takes a keyword argument of this name."""
-    parameters = inspect.signature(model).parameters
-    return argument in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    """Return whether the model function names this argument; **kwargs may swallow or pass on anything."""
+    return argument in inspect.signature(model).parameters
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,7 @@ class LatentSite:
 def latent_sites(
     model: Model, x: jax.Array, y: jax.Array, **kwargs: Any
 ) -> tuple[dict[str, LatentSite], dict[str, Any]]:
-    """Return the model's latent sites and its layer effects by name, without computing anything.
+    """Return the model's latent sites, and the operations of its layer effects, by name; nothing is computed.
 
     Raises:
         ValueError: the model has no observed site `y`, or no latent site.
@@ -207,10 +208,12 @@ def latent_sites(
         trace = handlers.trace(handlers.seed(model, key)).get_trace(x, y, **kwargs)
         for name, site in trace.items():
             if site["type"] == "layer":
-                layers[name] = site["op"]
+                layers[name] = site
             elif site["type"] == "sample" and site["is_observed"]:
                 observed.append(name)
             elif site["type"] == "sample":
+                if site["fn"].support.is_discrete:
+                    raise ValueError(f"site {name!r} is discrete: all three methods infer continuous sites only")
                 sites[name] = LatentSite(jnp.shape(site["value"]), jnp.result_type(site["value"]), site["fn"].support)
 
     jax.eval_shape(run, jax.random.key(0), x)
@@ -218,7 +221,11 @@ def latent_sites(
         raise ValueError(f"the model observes {observed or 'nothing'}: wanted a site 'y' with obs=y")
     if not sites:
         raise ValueError("the model has no latent site: there is nothing to infer")
-    return sites, layers
+    # A layer any of whose weights the model was conditioned on draws the others as in plain NumPyro.
+    whole = {
+        name: layer for name, layer in layers.items() if {f"{name}.{part}" for part in layer["priors"]} <= set(sites)
+    }
+    return sites, {name: layer["op"] for name, layer in whole.items()}
 
 
 def minibatches(model: Model, x: jax.Array, y: jax.Array, batch_size: int | None) -> tuple[Model, int]:
@@ -248,14 +255,32 @@ def minibatches(model: Model, x: jax.Array, y: jax.Array, batch_size: int | None
         except ValueError as error:
             reason = str(error)
         else:
+            scale = _likelihood_scale(model, x[:size], y[:size], rows)
             changed = [name for name in whole if part[name].shape != whole[name].shape]
             if changed:
                 reason = f"its site {changed[0]!r} has one entry for each row"
+            elif abs(scale / (rows / size) - 1) > 1e-6:
+                reason = (
+                    f"its likelihood of {size} rows is scaled by {scale:g} and not by {rows}/{size}: observe y in "
+                    "numpyro.plate('data', num_rows, subsample_size=len(x))"
+                )
     if not reason:
         return functools.partial(model, num_rows=rows), size
     if batch_size is not None:
         raise ValueError(f"the model cannot be fitted in minibatches of {batch_size}: {reason}; pass batch_size=None")
     return model, rows
+
+
+def _likelihood_scale(model: Model, x: jax.Array, y: jax.Array, num_rows: int) -> float:
+    """Return what the model multiplies the log likelihood of a minibatch by."""
+    scales = []
+
+    def run(key: jax.Array, x: jax.Array) -> None:
+        trace = handlers.trace(handlers.seed(model, key)).get_trace(x, y, num_rows=num_rows)
+        scales.append(trace["y"]["scale"])
+
+    jax.eval_shape(run, jax.random.key(0), x)
+    return 1.0 if scales[0] is None else float(scales[0])
 
 
 def initial_values(key: jax.Array, model: Model, x: jax.Array, y: jax.Array) -> dict[str, jax.Array]:

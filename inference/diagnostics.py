@@ -44,7 +44,7 @@ class Convergence:
     Attributes:
         converged: whether every check passed.
         reason: the checks that failed, or the numbers that passed, in one line.
-        rhat: R-hat (rank-normalised, split) that 95 % of the function values stay below; NaN where chains stick.
+        rhat: R-hat (rank-normalised, split) that 95 % of the function values stay below; infinite where chains stick.
         ess_bulk: bulk effective sample size that 95 % of the function values exceed.
         ess_tail: the same of the tails.
         ebfmi: lowest energy Bayesian fraction of missing information of a chain.
@@ -88,14 +88,17 @@ def verdict(
     diverging: np.ndarray,
 ) -> Convergence:
     """Judge chains by function values (chain, draw, value), energies (chain, draw) and divergences (chain, draw)."""
-    num_chains, num_draws, num_values = values.shape
+    num_chains, num_draws, _ = values.shape
     if num_draws < 4:
         raise ValueError(f"{num_draws} draws a chain: convergence needs at least 4")
-    rhats = rank_rhat(values)
-    # A value that never moves in any chain has R-hat NaN: it counts as the worst, whatever its rank.
-    rhat = float("nan") if np.isnan(rhats).mean() > TAIL else float(np.nanquantile(rhats, 1 - TAIL))
-    ess_bulk = float(np.nanquantile(bulk_ess(values), TAIL))
-    ess_tail = float(np.nanquantile(tail_ess(values), TAIL))
+    # A value that is one constant in all chains depends on no site, as a known noise scale does: nothing to judge.
+    # Where every value is so, the chains are stuck at one point.
+    moving = np.ptp(values, axis=(0, 1)) > 0
+    values = values[..., moving] if moving.any() else values
+    # A chain that is stuck has R-hat NaN: that counts as the worst, and as no effective draws.
+    rhat = float(np.quantile(np.nan_to_num(rank_rhat(values), nan=np.inf), 1 - TAIL))
+    ess_bulk = float(np.quantile(np.nan_to_num(bulk_ess(values), nan=0.0), TAIL))
+    ess_tail = float(np.quantile(np.nan_to_num(tail_ess(values), nan=0.0), TAIL))
     lowest_ebfmi = float(ebfmi(energy).min())
     divergences = int(diverging.sum())
     stuck = [chain for chain in range(num_chains) if (np.ptp(values[chain], axis=0) == 0).mean() > TAIL]
@@ -122,19 +125,20 @@ def verdict(
         ess_tail=ess_tail,
         ebfmi=lowest_ebfmi,
         divergences=divergences,
-        num_values=num_values,
+        num_values=int(moving.sum()),
     )
 
 
 def rank_rhat(values: Float[np.ndarray, "chain draw *value"]) -> Float[np.ndarray, "*value"]:
     """Return the rank-normalised split R-hat: the larger of bulk and folded (Vehtari et al. 2021, section 4)."""
     folded = np.abs(values - np.median(values, axis=(0, 1)))
-    return np.maximum(split_gelman_rubin(_normal_scores(values)), split_gelman_rubin(_normal_scores(folded)))
+    with np.errstate(divide="ignore", invalid="ignore"):  # NaN is the answer where nothing moves
+        return np.maximum(split_gelman_rubin(_normal_scores(values)), split_gelman_rubin(_normal_scores(folded)))
 
 
 def bulk_ess(values: Float[np.ndarray, "chain draw *value"]) -> Float[np.ndarray, "*value"]:
     """Return the effective sample size of the rank-normalised split chains (Vehtari et al. 2021, section 4)."""
-    return effective_sample_size(_normal_scores(_split(values)))
+    return _ess(_normal_scores(_split(values)))
 
 
 def tail_ess(values: Float[np.ndarray, "chain draw *value"]) -> Float[np.ndarray, "*value"]:
@@ -142,7 +146,7 @@ def tail_ess(values: Float[np.ndarray, "chain draw *value"]) -> Float[np.ndarray
     lower, upper = np.quantile(values, [0.05, 0.95], axis=(0, 1))
     split = _split(values)
     below, above = (split <= lower).astype(float), (split <= upper).astype(float)
-    return np.minimum(effective_sample_size(below), effective_sample_size(above))
+    return np.minimum(_ess(below), _ess(above))
 
 
 def ebfmi(energy: Float[np.ndarray, "chain draw"]) -> Float[np.ndarray, " chain"]:
@@ -150,6 +154,13 @@ def ebfmi(energy: Float[np.ndarray, "chain draw"]) -> Float[np.ndarray, " chain"
     moves = (np.diff(energy, axis=1) ** 2).sum(1)
     spread = ((energy - energy.mean(1, keepdims=True)) ** 2).sum(1)
     return np.divide(moves, spread, out=np.zeros_like(moves), where=spread > 0)
+
+
+def _ess(values: np.ndarray) -> np.ndarray:
+    """Return the effective sample size, at most N log₁₀ N as in Stan and ArviZ; NaN where nothing moves."""
+    num_values = values.shape[0] * values.shape[1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.minimum(effective_sample_size(values), num_values * np.log10(num_values))
 
 
 def _split(values: np.ndarray) -> np.ndarray:

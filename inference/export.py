@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 
 from .base import Fit, Method, Model, accepts, check_data
-from .predict import predict_draws
+from .predict import check_labels, outcome_kind, predict_draws
 
 __all__ = ["from_datatree", "load_datatree", "require_writer", "save_datatree", "to_datatree"]
 
@@ -31,7 +31,8 @@ def to_datatree(fit: Fit, x: Any = None, y: Any = None) -> xr.DataTree:
 
     A model that conditions on its training rows (a Gaussian process) gets predictive groups only for rows given:
     its predictions of the rows it has seen are no likelihoods. Predictive groups that would take more than 256 MiB
-    are left out, and the attribute `left_out` says so.
+    are left out, and the attribute `left_out` says so. The attribute `predictive_rows` says whether they are at the
+    "training" rows, as `az.loo` wants, or at rows "given".
 
     Arguments:
         fit: the fit.
@@ -52,12 +53,12 @@ def to_datatree(fit: Fit, x: Any = None, y: Any = None) -> xr.DataTree:
         left_out = "predictions: the model conditions on its training rows, give to_datatree held-out rows"
     else:
         try:
-            outputs = predict_draws(fit, rows_x)
+            kind, outputs = outcome_kind(fit, rows_x), predict_draws(fit, rows_x)
         except ValueError as error:
             left_out = f"predictions: {error}"
         else:
-            groups |= _predictive_groups(outputs, np.asarray(rows_y), fit.key)
-    attributes = _attributes(fit) | {"left_out": left_out}
+            groups |= _predictive_groups(kind, outputs, np.asarray(rows_y), fit.key)
+    attributes = _attributes(fit) | {"left_out": left_out, "predictive_rows": "training" if x is None else "given"}
     tree = az.from_dict(groups, attrs={"/": attributes}, dims={"y": ["row"]})
     if fit.losses is not None:
         tree["optimisation"] = xr.DataTree(xr.Dataset({"loss": ("step", np.asarray(fit.losses))}))
@@ -86,6 +87,7 @@ def from_datatree(tree: xr.DataTree, model: Model, x: Any, y: Any, method: Metho
         key=jax.random.wrap_key_data(jnp.asarray(np.asarray(attributes["key"], np.uint32))),
         draws={str(site): jnp.asarray(posterior[site].values) for site in posterior.data_vars},
         stats={str(name): stats[name].values for name in stats},
+        chain_method=None if attributes["chain_method"] == "not applicable" else str(attributes["chain_method"]),
         losses=losses,
         finished=None if attributes["finished"] == "not applicable" else attributes["finished"] == "yes",
         num_gradients=int(attributes["num_gradients"]),
@@ -124,14 +126,15 @@ def load_datatree(path: str | os.PathLike[str]) -> xr.DataTree:
         raise ValueError(f"{path} cannot be read as netCDF ({error}): delete it and run again") from error
 
 
-def _predictive_groups(outputs: np.ndarray, y: np.ndarray, key: jax.Array) -> dict[str, dict[str, Any]]:
+def _predictive_groups(kind: str, outputs: np.ndarray, y: np.ndarray, key: jax.Array) -> dict[str, dict[str, Any]]:
     """Draw y from each draw's outputs (chain, draw, row, output), and score the observed y under them."""
     random = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-    if np.issubdtype(y.dtype, np.integer):
+    if kind == "class":
+        labels = check_labels(y, outputs.shape[-1])
         cumulative = outputs.cumsum(-1)
         levels = random.uniform(size=(*outputs.shape[:3], 1)) * cumulative[..., -1:]
-        drawn = (levels > cumulative).sum(-1).astype(y.dtype)
-        chosen = np.take_along_axis(outputs, np.broadcast_to(y[:, None], (*outputs.shape[:3], 1)), -1)[..., 0]
+        drawn = (levels > cumulative).sum(-1).astype(labels.dtype)
+        chosen = np.take_along_axis(outputs, np.broadcast_to(labels[:, None], (*outputs.shape[:3], 1)), -1)[..., 0]
         log_likelihood = np.log(np.maximum(chosen, np.finfo(outputs.dtype).tiny))
     else:
         loc, scale = outputs[..., 0], outputs[..., 1]
@@ -155,6 +158,7 @@ def _attributes(fit: Fit) -> dict[str, Any]:
         "rows_per_gradient": fit.rows_per_gradient,
         "compile_seconds": fit.compile_seconds,
         "run_seconds": fit.run_seconds,
+        "chain_method": fit.chain_method or "not applicable",
         "key": np.asarray(jax.random.key_data(fit.key)),
     }
 

@@ -104,6 +104,7 @@ class NUTS:
             key=key,
             draws={name: draws[name] for name in sites},
             stats=kept,
+            chain_method=self._chain_method(),
             num_gradients=int(recorded["n_steps"].sum()),
             rows_per_gradient=len(x),
             run_seconds=run_seconds,

@@ -142,7 +142,7 @@ def minimise(
 
     started = time.perf_counter()
     losses = np.zeros(0)
-    finished = callable(learning_rate)
+    finished = False
     end = num_steps
     while len(losses) < end:
         done, length = len(losses), min(window, end - len(losses))
@@ -156,7 +156,9 @@ def minimise(
                 "lower the learning rate"
             )
         progress.update(len(losses), end, f"loss {losses[-window:].mean():.4g}")
-        if not finished and len(losses) <= decay_start and plateaued(losses, max(window, LEAST_WINDOW)):
+        if callable(learning_rate):
+            finished = len(losses) == end and plateaued(losses, max(window, LEAST_WINDOW))
+        elif not finished and len(losses) <= decay_start and plateaued(losses, max(window, LEAST_WINDOW)):
             finished, decay_start = True, len(losses)
             end = min(decay_start + decay, num_steps)
     return Optimised(state[0], losses, finished, time.perf_counter() - started)

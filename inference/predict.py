@@ -26,6 +26,10 @@ MAX_BYTES = 2**28
 """Memory bound of a prediction: 256 MiB of working space beside the result, and as much for the result itself."""
 
 
+KEY_OF_PREDICTIONS = 0x70726564
+"""Folded into the fit's key: a number that no split of the key inside a fit comes to."""
+
+
 @dataclass(frozen=True, eq=False)
 class ClassPredictive:
     """Predictive class probabilities: the equally weighted mixture over draws, kept as means over batches of draws.
@@ -128,8 +132,11 @@ def predict(fit: Fit, x: Any, y: Any = None, *, max_bytes: int = MAX_BYTES) -> P
     num_draws = fit.num_chains * fit.num_draws
     batch = _batches(fit.num_chains, fit.num_draws)
     kind, width = _outcome_shape(fit, x)
-    per_row = 4 * (NUM_BATCHES * (width + 1) if kind == "class" else 3 * num_draws)
-    per_row += 4 * num_draws * (targets is not None)
+    if targets is not None and kind == "class":
+        targets = jnp.asarray(check_labels(np.asarray(targets), width))
+    itemsize = fit.x.dtype.itemsize
+    per_row = itemsize * (NUM_BATCHES * (width + 1) if kind == "class" else 3 * num_draws)
+    per_row += itemsize * num_draws * (targets is not None)
     if per_row * len(x) > max_bytes:
         raise ValueError(
             f"predictions for {len(x)} rows take {per_row * len(x) / 2**20:.0f} MiB and the bound is "
@@ -156,12 +163,29 @@ def predict_draws(fit: Fit, x: Any, *, max_bytes: int = MAX_BYTES) -> Float[np.n
     """
     x = _check_inputs(fit, x, None)
     kind, width = _outcome_shape(fit, x)
-    size = 4 * fit.num_chains * fit.num_draws * len(x) * width
+    size = fit.x.dtype.itemsize * fit.num_chains * fit.num_draws * len(x) * width
     if size > max_bytes:
         raise ValueError(f"draws of {len(x)} rows take {size / 2**20:.0f} MiB, over max_bytes: use predict, or less")
     parts = _in_row_chunks(fit, x, None, _keep_outputs, max_bytes)
     outputs = parts["outputs"].reshape(fit.num_chains, fit.num_draws, len(x), width)
     return outputs if kind == "class" else outputs[..., :2]
+
+
+def outcome_kind(fit: Fit, x: jax.Array) -> str:
+    """Return "class" where the model's y is Categorical or Bernoulli, "normal" where it is Normal."""
+    return _outcome_shape(fit, x)[0]
+
+
+def check_labels(y: np.ndarray, num_classes: int) -> np.ndarray:
+    """Return labels (row,) as integers, or raise ValueError where one is none of `num_classes`."""
+    labels = np.asarray(y)
+    whole = labels.astype(np.int32)
+    if (whole != labels).any() or whole.min() < 0 or whole.max() >= num_classes:
+        raise ValueError(
+            f"labels run from {labels.min()} to {labels.max()} and the model knows whole numbers from 0 to "
+            f"{num_classes - 1}: relabel them"
+        )
+    return whole
 
 
 def _outputs(
@@ -262,7 +286,7 @@ def _keep_outputs(outputs: Any, draws: Any, keys: Any, y: Any, rows: int, width:
 def _in_row_chunks(fit: Fit, x: jax.Array, y: Any, reduce: Reduce, max_bytes: int) -> dict[str, np.ndarray]:
     """Run `reduce` over all draws for chunks of rows, halved until the compiler's working memory fits the bound."""
     draws = {site: jnp.asarray(d).reshape(-1, *d.shape[2:]) for site, d in fit.draws.items()}
-    keys = jax.random.split(jax.random.fold_in(fit.key, 1), len(next(iter(draws.values()))))
+    keys = jax.random.split(jax.random.fold_in(fit.key, KEY_OF_PREDICTIONS), len(next(iter(draws.values()))))
     _, width = _outcome_shape(fit, x)
 
     def run(draws: Any, keys: Any, x: Any, y: Any, x_train: Any, y_train: Any) -> Any:

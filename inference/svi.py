@@ -62,7 +62,7 @@ class SVI:
         """Fit the guide and draw from it; see `hmcvi.inference.fit`."""
         sites, _ = latent_sites(model, x, y)
         batch_model, batch_size = minibatches(model, x, y, self.batch_size)
-        key_init, key_guide, key_steps, key_draws = jax.random.split(key, 4)
+        key_init, key_steps, key_draws, key_guide = jax.random.split(key, 4)
         x_batch, y_batch = x[:batch_size], y[:batch_size]
         start = initial_values(key_init, batch_model, x_batch, y_batch)
         start = {name: biject_to(sites[name].support)(value) for name, value in start.items()}

@@ -33,7 +33,7 @@ def gp(
     likelihood: str = "normal",
     num_classes: int = 10,
     num_rows: int | None = None,
-    max_bytes: int = 2 * 2**30,
+    max_bytes: int = 2**29,
 ) -> jax.Array:
     """Gaussian process with a lengthscale for each feature, a NumPyro model function.
 
@@ -59,7 +59,7 @@ def gp(
         likelihood: "normal" (regression) or "categorical" (classification).
         num_classes: number of classes; ignored in regression.
         num_rows: must be None or the number of rows: a GP has no minibatches.
-        max_bytes: memory that row × row matrices may take, in bytes; 2 GiB serve 8,192 rows in float32.
+        max_bytes: memory that row × row matrices may take in one chain, in bytes; 512 MiB serve 4,096 rows in float32.
 
     Returns:
         y (row,), or y_new (new row,) where x_new is given.
