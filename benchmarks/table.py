@@ -113,7 +113,7 @@ def scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], methods: Sequenc
             line("reference", score, f"{score} {BETTER[score]}")
     elif "nuts" in fits:
         section("distance to nuts")
-        board.add_row("  none: nuts is unconverged" + (" on some seed" if len(summary["seeds"]) > 1 else ""))
+        board.add_row("  none: nuts is unconverged")
     foreign = [part for part in summary["sets"] if part != TEST]
     for score in ON_BOARD if foreign else ():
         section(f"{score.replace('auroc', 'AUROC')} ↑")

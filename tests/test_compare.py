@@ -229,7 +229,7 @@ def test_nan_in_a_file_names_row_and_column(
     assert cli.main(["compare", "--data", "bad.csv", "--target", "b"]) == 2
     said = capsys.readouterr().err
     assert "'a'" in said
-    assert "row 8" in said
+    assert "row 7 (counted from 0" in said
 
 
 def test_diverging_fit_fails_and_keeps_the_fits_before_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
