@@ -107,6 +107,11 @@ def scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], methods: Sequenc
     section(f"test, {summary['sets'][TEST]} rows")
     for score in by_set[TEST]:
         line(TEST, score, f"{score} {BETTER.get(score, '')}".rstrip())
+    for part in by_set:
+        if part.startswith("minus "):
+            section(f"difference from {part.removeprefix('minus ')}")
+            for score in by_set[part]:
+                line(part, score, f"{score}, paired")
     if "reference" in by_set:
         section("distance to nuts")
         for score in by_set["reference"]:
@@ -141,7 +146,7 @@ def print_scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], console: C
         f"\nvalue ± {error} (± the posterior's Monte Carlo error, by jackknife over batches of draws); entropies "
         "and nll in nats. ↑ higher is better, ↓ lower. AUROC: how well an uncertainty tells OOD rows from test rows, "
         "0.5 is chance. nuts' distance to itself is the noise floor, between two halves of its chains. Methods share "
-        "their test rows: compare them by the paired differences in table.csv.",
+        "their test rows, so that their errors go together: judge them by the paired differences.",
         style="dim",
     )
     for method, records in summary["fits"].items():

@@ -41,7 +41,7 @@ class FitError(RuntimeError):
     """A fit that went wrong on sound input, such as a loss that is not finite."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Fit:
     """What every back end returns.
 
@@ -77,6 +77,10 @@ class Fit:
     chain_method: str | None = None
     losses: np.ndarray | None = None
     finished: bool | None = None
+
+    def __repr__(self) -> str:
+        """Return one line; the arrays themselves would fill the screen."""
+        return f"Fit({self.method}, {self.num_chains} x {self.num_draws} draws of {', '.join(self.draws)})"
 
     @property
     def num_chains(self) -> int:

@@ -96,9 +96,9 @@ def verdict(
     moving = np.ptp(values, axis=(0, 1)) > 0
     values = values[..., moving] if moving.any() else values
     # A chain that is stuck has R-hat NaN: that counts as the worst, and as no effective draws.
-    rhat = float(np.quantile(np.nan_to_num(rank_rhat(values), nan=np.inf), 1 - TAIL))
-    ess_bulk = float(np.quantile(np.nan_to_num(bulk_ess(values), nan=0.0), TAIL))
-    ess_tail = float(np.quantile(np.nan_to_num(tail_ess(values), nan=0.0), TAIL))
+    rhat = float(np.quantile(np.nan_to_num(rank_rhat(values), nan=np.inf), 1 - TAIL, method="higher"))
+    ess_bulk = float(np.quantile(np.nan_to_num(bulk_ess(values), nan=0.0), TAIL, method="lower"))
+    ess_tail = float(np.quantile(np.nan_to_num(tail_ess(values), nan=0.0), TAIL, method="lower"))
     lowest_ebfmi = float(ebfmi(energy).min())
     divergences = int(diverging.sum())
     stuck = [chain for chain in range(num_chains) if (np.ptp(values[chain], axis=0) == 0).mean() > TAIL]
@@ -157,10 +157,17 @@ def ebfmi(energy: Float[np.ndarray, "chain draw"]) -> Float[np.ndarray, " chain"
 
 
 def _ess(values: np.ndarray) -> np.ndarray:
-    """Return the effective sample size, at most N log₁₀ N as in Stan and ArviZ; NaN where nothing moves."""
+    """Return the effective sample size, at most N log₁₀ N as in Stan and ArviZ, and N where nothing moves.
+
+    Nothing moves in the indicator of a quantile that lies at a bound of the values, as a probability of exactly 1.
+    """
     num_values = values.shape[0] * values.shape[1]
+    cap = num_values * np.log10(num_values)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.minimum(effective_sample_size(values), num_values * np.log10(num_values))
+        sizes = effective_sample_size(values)
+    # Antithetic chains have a negative autocorrelation time at most: more information than independent draws.
+    capped = np.where((sizes <= 0) | (sizes > cap), cap, sizes)
+    return np.where(np.ptp(values, axis=(0, 1)) > 0, capped, float(num_values))
 
 
 def _split(values: np.ndarray) -> np.ndarray:

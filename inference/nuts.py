@@ -145,7 +145,7 @@ def _advance(
             "lp": -state.potential_energy,
             "acceptance_rate": state.accept_prob,
             "n_steps": state.num_steps,
-            "tree_depth": jnp.log2(state.num_steps + 1).astype(jnp.int32),
+            "tree_depth": 31 - lax.clz((state.num_steps + 1).astype(jnp.int32)),
             "step_size": state.adapt_state.step_size,
         }
 
