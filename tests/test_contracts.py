@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +12,8 @@ import numpyro.distributions as dist
 import pytest
 from numpyro import handlers
 
-from hmcvi.inference import SVI, BayesByBackprop, fit, predict, to_datatree
-from hmcvi.models import dense, mlp
+from hmcvi.inference import NUTS, SVI, BayesByBackprop, fit, predict, to_datatree
+from hmcvi.models import dense, gp, mlp
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -98,3 +100,16 @@ def test_svi_and_bayes_by_backprop_start_alike_and_see_the_same_minibatches() ->
     one = fit(KEY, bernoulli, X, LABELS, SVI(**settings))
     other = fit(KEY, bernoulli, X, LABELS, BayesByBackprop("shared", **settings))
     np.testing.assert_allclose(one.losses, other.losses, rtol=1e-4)
+
+
+def test_gp_classification_by_every_method_is_sure_where_it_has_seen_and_unsure_between() -> None:
+    x = np.concatenate([np.linspace(-2, -1, 15), np.linspace(1, 2, 15)])[:, None].astype(np.float32)
+    y = (x[:, 0] > 0).astype(int)
+    model = partial(gp, likelihood="categorical", num_classes=2)
+    methods = [NUTS(num_warmup=150, num_draws=150, num_chains=2), SVI(num_steps=3000), BayesByBackprop(num_steps=3000)]
+    for method in methods:
+        probs = predict(fit(KEY, model, x, y, method), np.array([[-1.5], [0.0], [1.5]], np.float32)).probs[:, 1]
+        assert probs[0] < 0.15, method.name
+        assert probs[2] > 0.85, method.name
+        # By symmetry the truth is 1/2 between; 5 standard errors of 300 draws of a probability are at most 0.14.
+        assert abs(probs[1] - 0.5) < 0.14, method.name
