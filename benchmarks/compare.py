@@ -16,16 +16,13 @@ from hmcvi.inference import Fit, FitError, fit
 from hmcvi.inference.export import require_writer
 
 from .datasets import Dataset
-from .evaluate import TEST, Evaluation, Row, distance_rows, evaluate, paired_rows
+from .evaluate import REFERENCE, TEST, Evaluation, Row, distance_rows, evaluate, paired_rows
 from .experiment import GP_CLASS_ROWS, Experiment
 from .figures import draw_figures
 from .run_folder import RunFolder, default_folder
 from .table import COLUMNS, print_scoreboard
 
 __all__ = ["compare"]
-
-REFERENCE = "nuts"
-"""The method that earns the name of reference where its diagnostics pass."""
 
 
 def compare(experiment: Experiment, out: Path | None = None, *, quiet: bool = False) -> Path:

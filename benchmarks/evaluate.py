@@ -20,6 +20,9 @@ __all__ = ["Evaluation", "Row", "distance_rows", "evaluate", "paired_rows"]
 TEST = "test"
 """The name of the in-distribution set in tables."""
 
+REFERENCE = "nuts"
+"""The method that earns the name of reference where its diagnostics pass."""
+
 LEVELS = (0.5, 0.9)
 """Levels of the central predictive intervals whose coverage is scored."""
 

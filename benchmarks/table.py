@@ -12,7 +12,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from .evaluate import TEST
+from .evaluate import REFERENCE, TEST
 from .experiment import UsageError
 
 __all__ = ["COLUMNS", "average_seeds", "print_scoreboard", "read_run", "scoreboard"]
@@ -116,7 +116,7 @@ def scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], methods: Sequenc
         section("distance to nuts")
         for score in by_set["reference"]:
             line("reference", score, f"{score} {BETTER[score]}")
-    elif "nuts" in fits:
+    elif REFERENCE in fits:
         section("distance to nuts")
         board.add_row("  none: nuts is unconverged")
     foreign = [part for part in summary["sets"] if part != TEST]
@@ -176,8 +176,8 @@ def _layout(methods: Sequence[str]) -> list[list[str]]:
     """Return the methods of each table; nuts, whose column holds the noise floor, leads every one."""
     if len(methods) <= METHODS_PER_TABLE:
         return [list(methods)]
-    lead = [method for method in methods if method == "nuts"]
-    others = [method for method in methods if method != "nuts"]
+    lead = [REFERENCE] if REFERENCE in methods else []
+    others = [method for method in methods if method not in lead]
     step = METHODS_PER_TABLE - len(lead)
     return [lead + others[start : start + step] for start in range(0, len(others), step)]
 

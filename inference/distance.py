@@ -1,20 +1,20 @@
 """How far one predictive distribution lies from another, row by row: the distance to the HMC reference."""
 
-from __future__ import annotations
-
 import numpy as np
 from jaxtyping import Float
 from scipy.special import ndtri
 
-from .score_base import Score, checked, checked_probs, mean
+from .score_base import Array, Draws, Probs, Score, check_same_rows, checked, checked_probs, mean
 
 __all__ = ["agreement", "total_variation", "wasserstein2"]
+
+OtherDraws = Float[Array, "other_draw row"]
 
 QUANTILE_LEVELS = (np.arange(100) + 0.5) / 100
 """Midpoints of the unit interval at which two quantile functions are compared."""
 
 
-def agreement(probs_a: Float[np.ndarray, "row class"], probs_b: Float[np.ndarray, "row class"]) -> Score:
+def agreement(probs_a: Probs, probs_b: Probs) -> Score:
     """Return the share of rows where both predictions have the same most probable class.
 
     Source: Izmailov et al. (2021), What Are Bayesian Neural Network Posteriors Really Like?, section 5, and the
@@ -24,26 +24,22 @@ def agreement(probs_a: Float[np.ndarray, "row class"], probs_b: Float[np.ndarray
         >>> agreement(np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([[0.8, 0.2], [0.7, 0.3]])).value
         0.5
     """
-    a, b = checked_probs(probs_a), checked_probs(probs_b)
+    a, b = _checked_pair(probs_a, probs_b)
     return mean((a.argmax(1) == b.argmax(1)).astype(float))
 
 
-def total_variation(probs_a: Float[np.ndarray, "row class"], probs_b: Float[np.ndarray, "row class"]) -> Score:
+def total_variation(probs_a: Probs, probs_b: Probs) -> Score:
     """Return the mean over rows of ½ Σ_class |p_a − p_b|, between 0 and 1. Source: as `agreement`.
 
     Example:
         >>> round(total_variation(np.array([[0.9, 0.1]]), np.array([[0.6, 0.4]])).value, 6)
         0.3
     """
-    return mean(np.abs(checked_probs(probs_a) - checked_probs(probs_b)).sum(1) / 2)
+    a, b = _checked_pair(probs_a, probs_b)
+    return mean(np.abs(a - b).sum(1) / 2)
 
 
-def wasserstein2(
-    loc_a: Float[np.ndarray, "draw_a row"],
-    scale_a: Float[np.ndarray, "draw_a row"],
-    loc_b: Float[np.ndarray, "draw_b row"],
-    scale_b: Float[np.ndarray, "draw_b row"],
-) -> Score:
+def wasserstein2(loc_a: Draws, scale_a: Draws, loc_b: OtherDraws, scale_b: OtherDraws) -> Score:
     """Return the mean over rows of the 2-Wasserstein distance of two predictive mixtures of Normals.
 
     W₂² = ∫₀¹ (F_a⁻¹(u) − F_b⁻¹(u))² du for distributions on the line, by the midpoint rule at 100 levels, with
@@ -56,11 +52,19 @@ def wasserstein2(
         >>> round(wasserstein2(one, one + 1, two, one + 1).value, 6)  # a shift by 2
         2.0
     """
+    check_same_rows("loc_a", np.shape(loc_a)[-1], "loc_b", np.shape(loc_b)[-1])
     gaps = _quantiles(loc_a, scale_a) - _quantiles(loc_b, scale_b)
     return mean(np.sqrt((gaps**2).mean(0)))
 
 
-def _quantiles(loc: np.ndarray, scale: np.ndarray) -> np.ndarray:
+def _checked_pair(probs_a: Probs, probs_b: Probs) -> tuple[np.ndarray, np.ndarray]:
+    a, b = checked_probs(probs_a), checked_probs(probs_b)
+    if a.shape != b.shape:
+        raise ValueError(f"probs_a has shape {a.shape} but probs_b has {b.shape}: predict the same rows with both")
+    return a, b
+
+
+def _quantiles(loc: Draws, scale: Draws) -> np.ndarray:
     """Return the mixture's quantiles (level, row) from 16 equally likely points of each of its Normals."""
     loc, scale = checked("loc", loc, "draw", "row"), checked("scale", scale, "draw", "row")
     points = ndtri((np.arange(16) + 0.5) / 16)[:, None]

@@ -468,6 +468,8 @@ def calls():
         **dict.fromkeys(("entropy", "ece_null"), (probs,)),
         "entropy_decomposition": (draw_probs,),
         **dict.fromkeys(("auroc", "aupr", "fpr95", "ood"), (in_, out)),
+        **dict.fromkeys(("agreement", "total_variation"), (probs, classification(1)[0])),
+        "wasserstein2": (loc, scale, loc + 1, scale),
         "mean": (in_,),
         "paired_difference": (in_, out),
         "rmse": (loc, target),
@@ -476,7 +478,7 @@ def calls():
     }
 
 
-ROW_AXIS = {"loc": 1, "scale": 1, "draw_probs": 1}
+ROW_AXIS = dict.fromkeys(("loc", "scale", "draw_probs", "loc_a", "scale_a", "loc_b", "scale_b"), 1)
 SCORES = sorted(
     name
     for name in calls()
@@ -669,3 +671,25 @@ def test_public_names_come_from_their_rooms():
     for module in (calibration, regression):
         assert set(module.__all__) <= set(scores.__all__)
     assert set(score_base.__all__) <= set(scores.__all__)
+
+
+def test_distances_of_different_rows_are_refused():
+    probs = classification()[0]
+    for distance in (scores.agreement, scores.total_variation):
+        with pytest.raises(ValueError, match="predict the same rows with both"):
+            distance(probs, probs[:-1])
+    loc, scale, _ = normals()
+    with pytest.raises(ValueError, match="loc_b"):
+        scores.wasserstein2(loc, scale, loc[:, :-1], scale[:, :-1])
+
+
+def test_wasserstein_of_two_normals_is_its_closed_form():
+    # W2 of Normal(0, 1) and Normal(3, 2) is sqrt(3**2 + (2 - 1)**2), and 100 levels cut 1 % of the tails.
+    one, two = np.zeros((1, 4)), np.full((1, 4), 3.0)
+    assert scores.wasserstein2(one, one + 1, two, one + 2).value == pytest.approx(np.sqrt(10), rel=0.02)
+
+
+def test_total_variation_and_agreement_by_hand():
+    a, b = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1]]), np.array([[0.2, 0.7, 0.1], [0.1, 0.6, 0.3]])
+    assert scores.agreement(a, b).value == 0.5
+    assert scores.total_variation(a, b).value == pytest.approx((0.5 + 0.2) / 2)
