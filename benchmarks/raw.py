@@ -26,9 +26,11 @@ class Raw:
     """One data set as its source has it: unscaled and, unless its split is published, not yet split.
 
     `x` is (row, feature) for a table or (row, height, width, channel) for images; `y` is (row,), labels or
-    targets. `x_test`, `y_test` are set only where the split belongs to the data set (MNIST, say).
-    `brightness` is the number that images are divided by to reach 0..1; None marks a table, whose columns
-    are standardised instead.
+    targets. `x_test`, `y_test` are set only where the split belongs to the data set (MNIST, say), and
+    `x_validation`, `y_validation` only where that split has validation rows. `brightness` is the number that
+    images are divided by to reach 0..1; None marks a table, whose columns are standardised instead. `gap` is
+    a column's number and the two ends of a stretch of it that no row may be trained or tested on: its rows
+    are foreign. `notes` are sentences that a report must print, such as that images were resized.
     """
 
     name: str
@@ -37,10 +39,20 @@ class Raw:
     description: str
     x_test: np.ndarray | None = None
     y_test: np.ndarray | None = None
+    x_validation: np.ndarray | None = None
+    y_validation: np.ndarray | None = None
     task: Task | None = None
     class_names: tuple[str, ...] | None = None
     feature_names: tuple[str, ...] | None = None
     brightness: float | None = None
+    gap: tuple[int, float, float] | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+        """Inputs and targets of the published parts, in the order in which rows are counted: train first."""
+        pairs = ((self.x, self.y), (self.x_validation, self.y_validation), (self.x_test, self.y_test))
+        return tuple((x, y) for x, y in pairs if x is not None and y is not None)
 
 
 def check_arrays(
