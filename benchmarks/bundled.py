@@ -54,7 +54,10 @@ def _wave(seed: int) -> Raw:
     left = generator.uniform(-1.0, -0.7, num_train + num_test)
     right = generator.uniform(0.5, 1.0, num_train + num_test)
     x = np.where(generator.random(num_train + num_test) < 0.5, left, right)
-    y = np.cos(4 * x + 0.8) + generator.normal(0.0, 0.1, num_train + num_test)
+    noise = generator.normal(0.0, 0.1, num_train + num_test)
+    low, high = -0.7, 0.5
+    x = np.concatenate([x, generator.uniform(low, high, num_test)])  # in the gap: foreign, never trained on
+    y = np.cos(4 * x + 0.8) + np.concatenate([noise, generator.normal(0.0, 0.1, num_test)])
     return Raw(
         name="wave",
         x=x[:num_train, None],
@@ -63,6 +66,7 @@ def _wave(seed: int) -> Raw:
         y_test=y[num_train:],
         task="regression",
         feature_names=("x",),
+        gap=(0, low, high),
         description="y = cos(4x + 0.8) + N(0, 0.1²), x in two clusters with a gap (after Foong et al. 2019).",
     )
 

@@ -17,6 +17,7 @@ examples:
   hmcvi compare --model cnn --methods svi bbb      a Bayesian CNN, variational methods only
   hmcvi compare --data wave --model gp             bands of a Gaussian process on a curve with a gap
   hmcvi compare --data houses.csv --target price   your own table
+  hmcvi compare --data mnist --rows 2000 --ood fashion_mnist --shift rotation blur
   hmcvi compare --nuts num_draws=2000 --bbb init_scale=0.1 --model-options widths=32,32 prior=laplace
 
 The same command again continues what was interrupted, and reads what is finished.
@@ -44,11 +45,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     table = commands.add_parser("table", help="print the scoreboards of finished runs")
     table.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder")
+    data = commands.add_parser("data", help="list data sets, or prepare one of TFDS's")
+    actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
+    listing = actions.add_parser("list", help="what is bundled, prepared and known, with rows, shape and classes")
+    prepare = actions.add_parser(
+        "prepare", help="download and prepare a TFDS data set (needs a network and pip install 'hmcvi[prepare]')"
+    )
+    prepare.add_argument("name", metavar="NAME", help="such as kmnist, or emnist/letters")
+    for action in (listing, prepare):
+        _add_data_dir(action)
     if "compare" in arguments[:1]:
         # What there is to choose from is known to modules that take seconds to import: only this command pays.
         _add_compare_options(compare)
     options = parser.parse_args(arguments)
-    run: Callable[[argparse.Namespace], None] = {"compare": _compare, "table": _table}[options.command]
+    run: Callable[[argparse.Namespace], None] = {"compare": _compare, "table": _table, "data": _data}[options.command]
     from hmcvi.inference import FitError
 
     try:
@@ -74,7 +84,8 @@ def _add_compare_options(parser: argparse.ArgumentParser) -> None:
     from hmcvi.models.priors import PRIORS
 
     from . import datasets, ood
-    from .experiment import METHODS, MODELS, Experiment, option_help
+    from .experiment import METHODS, MODELS, MOST_TEST_ROWS, Experiment, option_help
+    from .shifts import SHIFTS
 
     default = Experiment()
     what = parser.add_argument_group("what to compare")
@@ -82,24 +93,45 @@ def _add_compare_options(parser: argparse.ArgumentParser) -> None:
         "--data",
         default=default.data,
         metavar="NAME_OR_FILE",
-        help=f"a data set ({', '.join(datasets.known())}), or your own .csv, .parquet (with --target) or .npz file "
-        "(arrays x and y). Default: %(default)s",
+        help=f"a data set ({', '.join(datasets.known())}), any other TFDS image set (see hmcvi data list), or your own "
+        ".csv, .parquet (with --target) or .npz file (arrays x and y). Default: %(default)s",
     )
     what.add_argument("--target", metavar="COLUMN", help="the column of a table to predict")
+    what.add_argument(
+        "--task", choices=("classification", "regression"), help="what a file is for. Default: read off its target"
+    )
     what.add_argument("--rows", type=int, metavar="N", help="keep N training rows, balanced by class. Default: all")
+    what.add_argument(
+        "--test-rows", type=int, metavar="N", help=f"keep N test rows. Default: all, up to {MOST_TEST_ROWS:,}"
+    )
+    what.add_argument(
+        "--splits",
+        metavar="FILE",
+        help="published row numbers, counted from 0: a .npz or .json with train, test and perhaps validation, or text "
+        "files by a pattern such as index_{part}_{seed}.txt. Default: the data set's own split, or a fifth to test on",
+    )
+    what.add_argument(
+        "--tune",
+        action="store_true",
+        help="score on validation rows (the data set's, those of --splits, or a fifth of the training rows) and leave "
+        "the test rows unread: for choosing hyperparameters",
+    )
+    what.add_argument(
+        "--image-size", type=int, metavar="N", help="resize a TFDS set's images to N x N. Default: 32 if sizes vary"
+    )
+    _add_data_dir(what)
     what.add_argument(
         "--model",
         default=default.model,
         metavar="MODEL",
-        help=f"{', '.join(MODELS)}. Whether it classifies or regresses is read off the data. Default: %(default)s",
+        help=f"{', '.join(MODELS)}. Default: %(default)s",
     )
     what.add_argument(
         "--methods",
         nargs="+",
-        default=default.methods,
         metavar="METHOD",
         help=f"any of {', '.join(METHODS)} (bbb is Bayes-by-Backprop with Flipout). Default: "
-        + " ".join(default.methods),
+        f"{' '.join(default.asked)}, without nuts where the data make it too costly",
     )
     what.add_argument(
         "--seeds",
@@ -113,8 +145,17 @@ def _add_compare_options(parser: argparse.ArgumentParser) -> None:
         "--ood",
         nargs="*",
         metavar="NAME",
-        help=f"inputs from elsewhere: {', '.join(ood.known())}; some take an argument, as in held_out:8,9 or "
-        "contrast:0.5. Nothing after --ood means none. Default: a choice for the data set",
+        help=f"inputs from elsewhere: {', '.join(ood.known())}, another TFDS set, a file; some take an argument "
+        "(held_out:8,9, gap:COLUMN, contrast:0.5) or a severity (blur@3), and + chains them (rotation:30+noise@2). "
+        "Nothing after --ood means none. Default: a choice for the data set",
+    )
+    what.add_argument(
+        "--shift",
+        nargs="+",
+        default=(),
+        metavar="NAME",
+        help="score at severities 1 to 5 of each of these and draw the curves: "
+        f"{', '.join(sorted(name for name, shift in SHIFTS.items() if shift.image_levels or shift.table_levels))}",
     )
     how = parser.add_argument_group("hyperparameters, each as KEY=VALUE")
     models = [f"{name}: {option_help(model)}" for name, model in MODELS.items()]
@@ -147,16 +188,23 @@ def _compare(options: argparse.Namespace) -> None:
     experiment = Experiment(
         data=options.data,
         model=options.model,
-        methods=tuple(options.methods),
+        methods=None if options.methods is None else tuple(options.methods),
         seeds=tuple(options.seeds),
         ood=None if options.ood is None else tuple(options.ood),
+        shifts=tuple(options.shift),
         rows=options.rows,
+        test_rows=options.test_rows,
         target=options.target,
+        task=options.task,
+        splits=options.splits,
+        tune=options.tune,
+        image_size=options.image_size,
+        data_dir=options.data_dir,
         quick=options.quick,
         options={group: tuple(getattr(options, group)) for group, _ in METHODS.values()}
         | {"model": tuple(options.model_options)},
     )
-    chains = max((getattr(experiment.method(name), "num_chains", 1) for name in experiment.methods), default=1)
+    chains = max((getattr(experiment.method(name), "num_chains", 1) for name in experiment.asked), default=1)
     # Chains run in parallel over host devices, whose number is fixed once JAX has started: then they take turns.
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", min(chains, MOST_DEVICES))
@@ -164,6 +212,21 @@ def _compare(options: argparse.Namespace) -> None:
     from .compare import compare
 
     compare(experiment, options.out, quiet=options.quiet)
+
+
+def _add_data_dir(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--data-dir", metavar="FOLDER", help="TFDS's data folder. Default: $TFDS_DATA_DIR, else ~/tensorflow_datasets"
+    )
+
+
+def _data(options: argparse.Namespace) -> None:
+    from .data_command import list_data, prepare_data
+
+    if options.action == "list":
+        list_data(options.data_dir)
+    else:
+        prepare_data(options.name, options.data_dir)
 
 
 def _table(options: argparse.Namespace) -> None:

@@ -16,10 +16,11 @@ from hmcvi.inference import Fit, FitError, fit
 from hmcvi.inference.export import require_writer
 
 from .datasets import Dataset
-from .evaluate import REFERENCE, TEST, Evaluation, Row, distance_rows, evaluate, paired_rows
-from .experiment import GP_CLASS_ROWS, Experiment
+from .evaluate import REFERENCE, Evaluation, Row, distance_rows, evaluate, paired_rows
+from .experiment import Experiment
 from .figures import draw_figures
 from .run_folder import RunFolder, default_folder
+from .shifts import LEVELS
 from .table import COLUMNS, print_scoreboard
 
 __all__ = ["compare"]
@@ -44,23 +45,31 @@ def compare(experiment: Experiment, out: Path | None = None, *, quiet: bool = Fa
     loaded = {seed: experiment.load(seed) for seed in experiment.seeds}
     for data, _ in loaded.values():
         experiment.check(data)
-    folder = RunFolder(default_folder(experiment) if out is None else out, experiment)
     first, foreign = loaded[experiment.seeds[0]]
+    experiment, left_out = experiment.settle(first)
+    folder = RunFolder(default_folder(experiment) if out is None else out, experiment)
     title = _title(experiment, first)
     say.print(f"[bold]{title}[/bold]\n{first.description}")
-    if experiment.rows is None and len(first.x_train) == GP_CLASS_ROWS and experiment.model == "gp":
-        say.print(f"A GP classification keeps {GP_CLASS_ROWS} training rows: --rows N takes another number.")
+    for note in (*first.notes, *left_out):
+        say.print(note)
     for ood_set in foreign:
-        say.print(f"  OOD {ood_set.name}: {ood_set.description}")
+        if ood_set.level in (None, LEVELS[0], LEVELS[-1]):
+            say.print(f"  OOD {ood_set.name}: {ood_set.description}")
 
     table: list[tuple[Any, ...]] = []
-    records: dict[str, list[dict[str, Any]]] = {name: [] for name in experiment.methods}
+    records: dict[str, list[dict[str, Any]]] = {name: [] for name in experiment.asked}
     shown: tuple[dict[str, Fit], dict[str, Evaluation]] | None = None
     for seed in experiment.seeds:
         data, foreign = loaded[seed]
         fits = _fit_all(experiment, seed, data, folder, say, quiet)
-        say.print(f"scoring {len(data.x_test)} test rows and {len(foreign)} OOD sets, seed {seed}")
-        evaluations = {name: evaluate(result, data, foreign) for name, result in fits.items()}
+        sets = f" and {len(foreign)} OOD set{'s' if len(foreign) > 1 else ''}" if foreign else ""
+        say.print(f"scoring {len(data.x_test):,} {data.scored_on} rows{sets}, seed {seed}")
+        evaluations = {}
+        for name, result in fits.items():
+            evaluations[name] = evaluate(result, data, foreign)
+            total, used = result.num_chains * result.num_draws, evaluations[name].num_draws
+            if used < total:
+                say.print(f"{name}: scores average over {used:,} of {total:,} draws, as more would take too long")
         for name, evaluation in evaluations.items():
             records[name].append(_record(fits[name], evaluation))
             rows = evaluation.rows + _distances(name, evaluations, data) + _paired(name, evaluations, data)
@@ -74,7 +83,8 @@ def compare(experiment: Experiment, out: Path | None = None, *, quiet: bool = Fa
     summary = {
         "title": title,
         "seeds": list(experiment.seeds),
-        "sets": {TEST: len(first.x_test), **{s.name: len(s.x) for s in loaded[experiment.seeds[0]][1]}},
+        "sets": {first.scored_on: len(first.x_test), **{s.name: s.num_rows for s in loaded[experiment.seeds[0]][1]}},
+        "shifts": {shift: [f"{shift}@{level}" for level in LEVELS] for shift in experiment.shifts},
         "fits": records,
     }
     folder.write_tables(frame)
@@ -82,12 +92,12 @@ def compare(experiment: Experiment, out: Path | None = None, *, quiet: bool = Fa
     hashes = {seed: data.data_hash for seed, (data, _) in loaded.items()}
     made = {
         name: {"settings": repr(experiment.method(name)), "chain_method": records[name][0]["chain_method"]}
-        for name in experiment.methods
+        for name in experiment.asked
     }
     folder.write_manifest(experiment, hashes, made)
     assert shown is not None
     say.print("drawing figures")
-    draw_figures(folder.path / "figures", first, *shown)
+    draw_figures(folder.path / "figures", first, loaded[experiment.seeds[0]][1], *shown)
     print_scoreboard(frame, summary)
     say.print(f"\nposteriors, tables and figures: {folder.path}")
     return folder.path
@@ -98,7 +108,7 @@ def _fit_all(
 ) -> dict[str, Fit]:
     model = experiment.configure_model(data)
     fits = {}
-    for name in experiment.methods:
+    for name in experiment.asked:
         method = experiment.method(name)
         result = folder.load_fit(name, seed, model, data, method)
         if result is None:
@@ -134,6 +144,7 @@ def _record(result: Fit, evaluation: Evaluation) -> dict[str, Any]:
         "chain_method": result.chain_method,
         "num_chains": result.num_chains,
         "num_draws": result.num_draws,
+        "num_scored_draws": evaluation.num_draws,
         "num_parameters": int(sum(np.prod(d.shape[2:]) for d in result.draws.values())),
         "rhat": None,
         "ess": None,
@@ -170,6 +181,6 @@ def _title(experiment: Experiment, data: Dataset) -> str:
     seeds = ", ".join(map(str, experiment.seeds))
     quick = ", quick: budgets too small to conclude from" if experiment.quick else ""
     return (
-        f"{data.name}, {experiment.model}, {kind}, {len(data.x_train)} training and {len(data.x_test)} test rows, "
-        f"seed {seeds}{quick}"
+        f"{data.name}, {experiment.model}, {kind}, {len(data.x_train):,} training and {len(data.x_test):,} "
+        f"{data.scored_on} rows, seed {seeds}{quick}"
     )

@@ -1,4 +1,4 @@
-"""Data by name or from a file: split, scaled and ready for a model, with what a report must say about it.
+"""Data by name, from a file or from arrays: split, scaled and ready for a model, with what a report must say about it.
 
 NumPy only at import, so that `hmcvi --help` stays quick; scikit-learn, pandas and TFDS load when they are
 needed.
@@ -6,39 +6,58 @@ needed.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import hashlib
 import math
 import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from . import memory
 from .bundled import BUNDLED
 from .files import SUFFIXES, read_file
-from .raw import DataError, Raw, Task, check_arrays
-from .splits import choose_rows, encode_labels, find_labels, settle_task, split_rows, standardisation
+from .raw import DataError, Raw, Task, arrays, check_arrays
+from .split_files import Splits, check_splits, read_splits
+from .splits import (
+    check_seen,
+    choose_rows,
+    encode_labels,
+    find_labels,
+    settle_task,
+    split_rows,
+    standardisation,
+)
 from .tfds_images import DESCRIPTIONS as TFDS_NAMES
 from .tfds_images import read_images
 
-__all__ = ["DataError", "Dataset", "check_arrays", "known", "load"]
+__all__ = ["DataError", "Dataset", "arrays", "check_arrays", "known", "load", "read"]
+
+TUNING_FRACTION = 0.2
+"""The part of the training rows that `Dataset.for_tuning` is scored on where the data set has no validation rows."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Dataset:
     """One data set, split and scaled; every number it was scaled by was learned on the training rows.
 
+    Images of uint8 stay uint8, a quarter of the size: every method and `predict` read them as x / 255.
+
     Attributes:
         name: the name it was asked for by, or the file's own.
         task: "classification" or "regression".
-        x_train: (row, feature) float32, or (row, height, width, channel) where images were asked for.
+        x_train: (row, feature) float32 or uint8, or (row, height, width, channel) where images were asked for.
         y_train: (row,) int32 labels from 0, or float32 targets with mean 0 and sd 1.
         x_test: like `x_train`.
         y_test: like `y_train`.
+        x_validation: like `x_train`; no rows unless they were asked for or are published.
+        y_validation: like `y_train`.
         num_classes: how many labels there are; None for regression.
         class_names: (class,) names in label order; empty for regression.
         feature_names: (feature,) column names; empty for images.
@@ -46,11 +65,15 @@ class Dataset:
         target_loc: a target in its own unit is `y * target_scale + target_loc`; 0 for classification.
         target_scale: see `target_loc`; 1 for classification.
         feature_loc: inputs in their own unit are `x * feature_scale + feature_loc`; (feature,), or () for
-            images.
+            images. Images of uint8 are in their own unit already.
         feature_scale: see `feature_loc`; 1 for a column that is constant on the training rows.
-        x_held_out: inputs of the classes that were left out, like `x_test`; None where none were.
+        x_held_out: inputs of the classes, or of the gap, that were left out, like `x_test`; None where none were.
+        y_held_out: targets in the gap, like `y_test`; None where classes were held out, whose labels no model knows.
         held_out_names: (class,) names of the classes that were left out.
+        gap: the column and the two ends, in its own unit, of the stretch that was left out; None where none was.
+        scored_on: "test", or "validation" for tuning.
         description: one sentence on what the rows are.
+        notes: sentences that a report must print, such as how the task was settled.
     """
 
     name: str
@@ -59,6 +82,8 @@ class Dataset:
     y_train: np.ndarray
     x_test: np.ndarray
     y_test: np.ndarray
+    x_validation: np.ndarray
+    y_validation: np.ndarray
     num_classes: int | None
     class_names: tuple[str, ...]
     feature_names: tuple[str, ...]
@@ -68,8 +93,12 @@ class Dataset:
     feature_loc: np.ndarray
     feature_scale: np.ndarray
     x_held_out: np.ndarray | None
+    y_held_out: np.ndarray | None
     held_out_names: tuple[str, ...]
+    gap: tuple[str, float, float] | None
+    scored_on: str = "test"
     description: str
+    notes: tuple[str, ...]
 
     @cached_property
     def data_hash(self) -> str:
@@ -82,9 +111,28 @@ class Dataset:
                 digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
+    def for_tuning(self) -> Dataset:
+        """The same with its validation rows in the place of the test rows, which are no longer in it.
+
+        Raises:
+            DataError: there are no validation rows.
+        """
+        if not len(self.x_validation):
+            raise DataError(
+                f"{self.name} was loaded without validation rows: pass validation_fraction={TUNING_FRACTION}"
+            )
+        return dataclasses.replace(
+            self,
+            x_test=self.x_validation,
+            y_test=self.y_validation,
+            x_validation=self.x_validation[:0],
+            y_validation=self.y_validation[:0],
+            scored_on="validation",
+        )
+
 
 def known() -> list[str]:
-    """The names that `load` takes besides files, in alphabetical order.
+    """The names that `load` is sure to know, in alphabetical order; any prepared TFDS image set is taken besides.
 
     Example:
         >>> known()
@@ -94,7 +142,7 @@ def known() -> list[str]:
 
 
 def load(
-    name_or_file: str | os.PathLike[str],
+    source: str | os.PathLike[str] | Raw,
     *,
     seed: int,
     rows: int | None = None,
@@ -102,37 +150,51 @@ def load(
     target: str | None = None,
     task: Task | None = None,
     held_out_classes: Sequence[int | str] = (),
+    gap: str | None = None,
     test_fraction: float = 0.2,
+    validation_fraction: float = 0.0,
+    splits: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     image: bool = False,
+    image_size: int | None = None,
     data_dir: str | os.PathLike[str] | None = None,
 ) -> Dataset:
-    """Load a data set by name, or from a `.npz`, `.csv` or `.parquet` file, split and scaled.
+    """Load a data set by name, from a `.npz`, `.csv` or `.parquet` file, or from arrays, split and scaled.
 
     Tables and targets are standardised by the mean and sd of the training rows (those left after `rows`),
-    images divided by their full brightness. The split is stratified by class; MNIST, Fashion-MNIST and
-    CIFAR-10 keep their published one, and `wave` is drawn anew from each seed.
+    images divided by their full brightness. The split is stratified by class; TFDS sets keep their published
+    one, and `wave` is drawn anew from each seed.
 
     Args:
-        name_or_file: one of `known()`, or a file's path.
+        source: one of `known()`, any other prepared TFDS image-classification set, a file's path, or what
+            `arrays(x, y)` returned.
         seed: fixes the split, the choice of rows and the draws of `wave`; from 0 to 2³² - 1.
         rows: how many training rows to keep, as many of each class as there are; all by default. The rows
             for a smaller number are among those for a larger one.
-        test_rows: how many test rows to keep, and held-out ones at most; all by default.
+        test_rows: how many test rows to keep, and validation and held-out ones at most; all by default.
         target: the target column of a table; for `.csv` and `.parquet`, where it is required.
         task: what a file is for. By default classification where the targets are text, or whole numbers with
             at most 50 distinct values and five rows for each; else regression.
-        held_out_classes: labels (or class names) to take out of training and test rows; their inputs become
-            `x_held_out`, and the labels that remain are renumbered from 0 in their old order.
-        test_fraction: the part of the rows to test on, where the split is not published.
+        held_out_classes: labels (or class names) to take out of all rows; their inputs become `x_held_out`,
+            and the labels that remain are renumbered from 0 in their old order.
+        gap: a table's column whose middle third of rows is taken out of all rows and becomes `x_held_out`, as
+            in the gap splits of Foong et al. (2019), arXiv:1909.00719; `wave` has a gap of its own.
+        test_fraction: the part of the rows to test on, where no split is given or published.
+        validation_fraction: the part of the training rows to set aside for tuning, where no validation rows are
+            given or published.
+        splits: published row numbers, as `read_splits` takes them; rows of a TFDS set are counted over train,
+            validation and test in turn.
         image: keep images as (row, height, width, channel) instead of flattening them to (row, feature).
+        image_size: side in pixels to resize the images of a TFDS set to; by default as they are, or 32 where
+            they differ in size.
         data_dir: the TFDS folder; by default `$TFDS_DATA_DIR`.
 
     Returns:
         The data set.
 
     Raises:
-        DataError: an unknown name, an unreadable file, values that cannot be used, too few rows, or options
-            that do not fit the data; the sentence says which and what to do.
+        DataError: an unknown name, an unreadable file, values that cannot be used, too few rows, splits that
+            overlap, more data than memory, or options that do not fit the data; the sentence says which and what
+            to do.
 
     Example:
         >>> digits = load("digits", seed=0, rows=100, held_out_classes=(8, 9))
@@ -144,104 +206,230 @@ def load(
         raise DataError(f"seed={seed}, but a whole number from 0 to 2³² - 1 is wanted")
     if not 0 < test_fraction < 1:
         raise DataError(f"test_fraction={test_fraction}, but a number between 0 and 1 is wanted, such as 0.2")
-
-    raw = _read(name_or_file, seed=seed, target=target, data_dir=data_dir)
+    if not 0 <= validation_fraction < 1:
+        raise DataError(f"validation_fraction={validation_fraction}, but a number from 0 to below 1 is wanted")
+    given = None if splits is None else read_splits(splits, seed=seed)
+    raw = read(source, seed=seed, target=target, image_size=image_size, data_dir=data_dir)
     if image and raw.brightness is None:
         raise DataError(
             f"{raw.name} is tabular ({raw.x.shape[1]} features), but images were asked for, as the cnn "
             "needs them: use mlp or gp"
         )
-    x, y = raw.x, raw.y
-    if raw.x_test is not None and raw.y_test is not None:
-        x, y = np.concatenate([x, raw.x_test]), np.concatenate([y, raw.y_test])
-    task = settle_task(raw, y, task)
-    if task == "regression" and held_out_classes:
-        raise DataError(f"{raw.name} is a regression and has no classes to hold out: drop held_out_classes")
 
+    y = np.concatenate([part for _, part in raw.parts])
+    task, reason = settle_task(raw, y, task)
     strata = None
     class_names: tuple[str, ...] = ()
     held_out_names: tuple[str, ...] = ()
-    candidates, held_out = np.arange(len(y)), np.arange(0)
+    is_foreign, stretch = _find_gap(raw, gap, held_out_classes)
+    if task == "regression" and held_out_classes:
+        raise DataError(f"{raw.name} is a regression and has no classes to hold out: drop held_out_classes")
     if task == "classification":
         labels, all_names = encode_labels(raw, y)
         held_out_labels = find_labels(raw.name, all_names, held_out_classes)
-        is_held_out = np.isin(labels, held_out_labels)
-        candidates, held_out = np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
+        is_foreign |= np.isin(labels, held_out_labels)
         kept = [label for label in range(len(all_names)) if label not in held_out_labels]
         class_names = tuple(all_names[label] for label in kept)
         held_out_names = tuple(all_names[label] for label in held_out_labels)
         strata = np.searchsorted(kept, labels)  # meaningless on held-out rows, where it is not read
-
-    if raw.x_test is not None:
-        train, test = candidates[candidates < len(raw.x)], candidates[candidates >= len(raw.x)]
-    else:
-        train, test = split_rows(raw.name, candidates, strata, class_names, test_fraction, seed)
+    shared = _share_out(raw, given, is_foreign, strata, class_names, test_fraction, validation_fraction, seed)
+    train, validation, test = shared
+    held_out = np.flatnonzero(is_foreign)
     if rows is not None:
         train = choose_rows(raw.name, "rows", train, rows, strata, seed)
     if test_rows is not None:
         test = choose_rows(raw.name, "test_rows", test, test_rows, None, seed)
-        if held_out_names:
-            number = min(test_rows, len(held_out))
-            held_out = choose_rows(raw.name, "test_rows", held_out, number, None, seed)
+        validation, held_out = (
+            choose_rows(raw.name, "test_rows", part, min(test_rows, len(part)), None, seed) if len(part) else part
+            for part in (validation, held_out)
+        )
+    if strata is not None:
+        check_seen(raw.name, strata, train, np.concatenate([validation, test]), class_names)
 
-    if raw.brightness is not None:
-        feature_loc, feature_scale = np.zeros(()), np.full((), raw.brightness)
-    else:
-        feature_loc, feature_scale = standardisation(x[train])
+    parts = {"train": train, "validation": validation, "test": test, "held_out": held_out}
+    row_shape = raw.x.shape[1:]
+    is_bytes = raw.brightness == 255 and raw.x.dtype == np.uint8
+    if not is_bytes:
+        values = sum(len(chosen) for chosen in parts.values()) * math.prod(row_shape)
+        # a float64 copy of the largest part while it is scaled, and the float32 rows that stay
+        memory.require(
+            4 * values + 8 * max(map(len, parts.values())) * math.prod(row_shape),
+            name=raw.name,
+            advice="keep fewer rows (--rows, --test-rows)",
+        )
+    feature_loc, feature_scale = np.zeros(()), np.full((), 1.0 if is_bytes else raw.brightness or 1.0)
+    notes = [*raw.notes, *([reason] if reason else [])]
+    if raw.brightness is None:
+        feature_loc, feature_scale = standardisation(_take(raw, train, 0))
+        notes += _constant_columns(raw, train)
     target_loc, target_scale = np.zeros(()), np.ones(())
     if strata is None:
         target_loc, target_scale = standardisation(y[train])
 
     def inputs(chosen: np.ndarray) -> np.ndarray:
+        x = _take(raw, chosen, 0)
         if raw.brightness is None:
-            return ((x[chosen] - feature_loc) / feature_scale).astype(np.float32)
-        # float32 at once: by way of float64, all of CIFAR-10 would take another 1.5 GB
-        bright = x[chosen].astype(np.float32) / np.float32(raw.brightness)
-        return bright if image else bright.reshape(len(bright), math.prod(bright.shape[1:]))
+            return ((x - feature_loc) / feature_scale).astype(np.float32)
+        bright = x if is_bytes else x.astype(np.float32) / np.float32(raw.brightness)
+        return bright if image else bright.reshape(len(bright), math.prod(row_shape))
 
     def targets(chosen: np.ndarray) -> np.ndarray:
         if strata is not None:
             return strata[chosen].astype(np.int32)
         return ((y[chosen] - target_loc) / target_scale).astype(np.float32)
 
+    ready_x = {name: inputs(chosen) for name, chosen in parts.items()}
+    ready_y = {name: targets(chosen) for name, chosen in parts.items()}
     return Dataset(
         name=raw.name,
         task=task,
-        x_train=inputs(train),
-        y_train=targets(train),
-        x_test=inputs(test),
-        y_test=targets(test),
+        x_train=ready_x["train"],
+        y_train=ready_y["train"],
+        x_test=ready_x["test"],
+        y_test=ready_y["test"],
+        x_validation=ready_x["validation"],
+        y_validation=ready_y["validation"],
         num_classes=None if strata is None else len(class_names),
         class_names=class_names,
         feature_names=raw.feature_names or (),
-        image_shape=None if raw.brightness is None else (x.shape[1], x.shape[2], x.shape[3]),
+        image_shape=None if raw.brightness is None else (row_shape[0], row_shape[1], row_shape[2]),
         target_loc=float(target_loc),
         target_scale=float(target_scale),
         feature_loc=feature_loc,
         feature_scale=feature_scale,
-        x_held_out=inputs(held_out) if held_out_names else None,
+        x_held_out=ready_x["held_out"] if len(held_out) else None,
+        y_held_out=ready_y["held_out"] if len(held_out) and not held_out_names else None,
         held_out_names=held_out_names,
+        gap=stretch,
         description=raw.description,
+        notes=tuple(notes),
     )
 
 
-def _read(
-    name_or_file: str | os.PathLike[str],
+def read(
+    source: str | os.PathLike[str] | Raw,
     *,
     seed: int,
-    target: str | None,
-    data_dir: str | os.PathLike[str] | None,
+    target: str | None = None,
+    image_size: int | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
 ) -> Raw:
-    name = os.fspath(name_or_file)
-    if name in known():
+    """Read a source as it is, unsplit and unscaled; arguments and errors are those of `load`."""
+    if isinstance(source, Raw):
         if target is not None:
-            raise DataError(f"target={target!r} names a table's column, but {name} has its own target: drop target")
-        return BUNDLED[name](seed) if name in BUNDLED else read_images(name, data_dir=data_dir)
+            raise DataError(f"target {target!r} names a table's column, but arrays have their own y: drop it")
+        return source
+    name = os.fspath(source)
     path = Path(name).expanduser()
-    if path.suffix.lower() in SUFFIXES or path.exists():
+    is_file = path.suffix.lower() in SUFFIXES or path.is_file()
+    if is_file and name not in BUNDLED:
+        if image_size is not None:
+            raise DataError(f"image size {image_size} was asked for, but {path.name} is a file: resize it beforehand")
         return read_file(path, target=target)
+    if target is not None:
+        raise DataError(f"target {target!r} names a table's column, but {name} has its own target: drop it")
+    if name in BUNDLED:
+        if image_size is not None:
+            raise DataError(f"image size {image_size} was asked for, but only TFDS sets are resized: drop it")
+        return BUNDLED[name](seed)
+    if is_tfds_name(name, data_dir=data_dir):
+        return read_images(name, data_dir=data_dir, image_size=image_size)
     close = difflib.get_close_matches(name, known(), n=1)
     raise DataError(
         f"there is no data set {name!r}{f'; did you mean {close[0]}?' if close else ':'} "
-        f"known are {', '.join(known())}, or give a .npz, .csv or .parquet file"
+        f"known are {', '.join(known())}, every other TFDS image set, or give a .npz, .csv or .parquet file"
     )
+
+
+def is_tfds_name(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> bool:
+    """Whether a name is that of a TFDS set, prepared or not."""
+    if name in TFDS_NAMES:
+        return True
+    from .tfds_catalogue import data_folder, is_known_to_tfds
+
+    if not name or name != name.strip("/. ") or ".." in name:
+        return False
+    return (data_folder(data_dir) / name).is_dir() or is_known_to_tfds(name)
+
+
+def _find_gap(
+    raw: Raw, column: str | None, held_out_classes: Sequence[int | str]
+) -> tuple[np.ndarray, tuple[str, float, float] | None]:
+    """Which rows (row,) lie in the gap, and the gap in the column's own unit."""
+    names = raw.feature_names or ()
+    number, low, high = raw.gap or (0, 0.0, 0.0)
+    if column is not None:
+        if raw.brightness is not None:
+            raise DataError(f"a gap in {column!r} was asked for, but {raw.name} holds images: hold classes out instead")
+        if held_out_classes:
+            raise DataError("a gap and held-out classes were asked for, which needs a fit for each: run them apart")
+        if column not in names:
+            raise DataError(
+                f"{raw.name} has no column {column!r} to leave a gap in: its columns are {', '.join(names)}"
+            )
+        number = names.index(column)
+    values = np.concatenate([part[:, number] for part, _ in raw.parts]) if raw.brightness is None else np.zeros(0)
+    if column is not None and (raw.gap is None or raw.gap[0] != number):
+        low, high = (float(q) for q in np.quantile(values, [1 / 3, 2 / 3]))
+    elif raw.gap is None:
+        return np.zeros(sum(len(part) for part, _ in raw.parts), bool), None
+    inside = (values > low) & (values < high)
+    if not inside.any():
+        raise DataError(
+            f"{raw.name}: no row lies in the middle third of {column!r} ({low:g} to {high:g}), which repeats a few "
+            "values: choose another column"
+        )
+    return inside, (names[number], low, high)
+
+
+def _share_out(
+    raw: Raw,
+    given: Mapping[str, np.ndarray] | None,
+    is_foreign: np.ndarray,
+    strata: np.ndarray | None,
+    class_names: tuple[str, ...],
+    test_fraction: float,
+    validation_fraction: float,
+    seed: int,
+) -> Splits:
+    """The row numbers of each part: as given, as published, or by a stratified shuffle."""
+    none = np.zeros(0, np.int64)
+    if given is not None:
+        parts = check_splits(given, len(is_foreign), raw.name)
+        train, validation, test = (part[~is_foreign[part]] for part in parts)
+        for name, part in (("train", train), ("test", test)):
+            if not len(part):
+                raise DataError(f"{raw.name}: no {name} row of the splits is left beside the held-out ones")
+    elif raw.x_test is not None:
+        sizes = [len(raw.x), 0 if raw.x_validation is None else len(raw.x_validation)]
+        whole = np.split(np.arange(len(is_foreign)), np.cumsum(sizes))
+        train, validation, test = (part[~is_foreign[part]] for part in whole)
+    else:
+        candidates = np.flatnonzero(~is_foreign)
+        train, test = split_rows(raw.name, candidates, strata, class_names, test_fraction, seed)
+        validation = none
+    if validation_fraction and not len(validation):
+        train, validation = split_rows(raw.name, train, strata, class_names, validation_fraction, seed)
+    return Splits(train, validation, test)
+
+
+def _take(raw: Raw, chosen: np.ndarray, which: int) -> np.ndarray:
+    """The chosen rows of all parts in turn; a whole part in order is not copied."""
+    start = 0
+    for part in raw.parts:
+        stop = start + len(part[which])
+        if len(chosen) and chosen.min() >= start and chosen.max() < stop:
+            whole = len(chosen) == stop - start and np.array_equal(chosen, np.arange(start, stop))
+            return part[which] if whole else part[which][chosen - start]
+        start = stop
+    return np.concatenate([part[which] for part in raw.parts])[chosen] if len(chosen) else raw.parts[0][which][:0]
+
+
+def _constant_columns(raw: Raw, train: np.ndarray) -> list[str]:
+    x = _take(raw, train, 0)
+    names = raw.feature_names or tuple(f"x{i}" for i in range(x.shape[1]))
+    constant = [names[i] for i in np.flatnonzero(x.max(axis=0) == x.min(axis=0))]
+    if not constant:
+        return []
+    more = f" and {len(constant) - 5} more" if len(constant) > 5 else ""
+    return [f"Constant on the training rows, so of no use: {', '.join(constant[:5])}{more}."]

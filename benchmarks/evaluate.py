@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -12,16 +12,24 @@ from hmcvi.inference import ClassPredictive, Fit, NormalPredictive, predict, sco
 from hmcvi.inference.diagnostics import Convergence, convergence
 from hmcvi.inference.predict import Predictive
 
+from .cost import prediction_operations
 from .datasets import Dataset
+from .experiment import LEAST_DRAWS
 from .ood import OODSet
 
-__all__ = ["Evaluation", "Row", "distance_rows", "evaluate", "paired_rows"]
-
-TEST = "test"
-"""The name of the in-distribution set in tables."""
+__all__ = ["REFERENCE", "Evaluation", "Row", "distance_rows", "evaluate", "paired_rows"]
 
 REFERENCE = "nuts"
 """The method that earns the name of reference where its diagnostics pass."""
+
+MOST_OPERATIONS = 1.5e12
+"""Floating-point operations that the predictions of one set may take: about a minute on two cores of a laptop."""
+
+MOST_VALUES = 2**26
+"""Numbers that the predictions of one set may hold: a quarter of a gigabyte in float32."""
+
+CONVERGENCE_ROWS = 1000
+"""Held-out rows at most whose log-likelihoods judge a sampler: what more would add is not worth its memory."""
 
 LEVELS = (0.5, 0.9)
 """Levels of the central predictive intervals whose coverage is scored."""
@@ -45,12 +53,14 @@ class Evaluation:
     Attributes:
         rows: the scores.
         predictions: predictive distribution at the test rows.
+        num_draws: posterior draws that the scores average over.
         uncertainty: total entropy by set (row,), the test set first, in nats.
         convergence: the verdict on a sampler; None for the variational methods.
     """
 
     rows: list[Row]
     predictions: ClassPredictive | NormalPredictive
+    num_draws: int
     uncertainty: Mapping[str, np.ndarray]
     convergence: Convergence | None
 
@@ -63,27 +73,48 @@ def evaluate(fit: Fit, data: Dataset, foreign: list[OODSet]) -> Evaluation:
         data: the data set; regression scores are reported in the target's own unit.
         foreign: the OOD sets.
     """
-    test = predict(fit, data.x_test, data.y_test)
-    elsewhere = {ood_set.name: predict(fit, ood_set.x) for ood_set in foreign}
-    scored = _ClassScores(test, data) if isinstance(test, ClassPredictive) else _NormalScores(test, data)
-    rows = scored.test_rows()
-    inside = scored.uncertainties(test)
-    uncertainty = {TEST: inside(None)["entropy"]}
-    for name, predictions in elsewhere.items():
-        outside = scored.uncertainties(predictions)
-        uncertainty[name] = outside(None)["entropy"]
-        rows += _ood_rows(name, inside, outside, scored.num_batches)
-    return Evaluation(rows, test, uncertainty, convergence(fit, data.x_test, data.y_test))
+    thinned = _thin(fit, len(data.x_test))
+    test = _predict(thinned, data.x_test)
+    inside = _scores(test, data, data.y_test)
+    rows = inside.rows(data.scored_on)
+    uncertainty = {data.scored_on: inside.uncertainties(None)["entropy"]}
+    for ood_set in foreign:
+        predictions = _predict(thinned, ood_set.x)
+        outside = _scores(predictions, data, ood_set.y)
+        uncertainty[ood_set.name] = outside.uncertainties(None)["entropy"]
+        rows += _ood_rows(ood_set.name, inside, outside)
+        if ood_set.y is not None:
+            rows += outside.rows(ood_set.name, outside.under_shift)
+    judged = slice(CONVERGENCE_ROWS)
+    verdict = convergence(fit, data.x_test[judged], data.y_test[judged])
+    return Evaluation(rows, test, thinned.num_chains * thinned.num_draws, uncertainty, verdict)
 
 
-Uncertainties = Callable[[np.ndarray | None], dict[str, np.ndarray]]
-"""Weights of the batches of draws (or None for all alike) -> each uncertainty by name (row,)."""
+def _thin(fit: Fit, rows: int) -> Fit:
+    """Every k-th draw, where predictions at this many rows by all of them would take too long or too much memory."""
+    draws = fit.num_chains * fit.num_draws
+    affordable = min(MOST_OPERATIONS / max(prediction_operations(fit), 1.0), MOST_VALUES / 3) / rows
+    step = max(draws // max(int(affordable), min(LEAST_DRAWS, draws)), 1)
+    if step == 1:
+        return fit
+    return dataclasses.replace(fit, draws={site: values[:, ::step] for site, values in fit.draws.items()})
 
 
-def _ood_rows(name: str, inside: Uncertainties, outside: Uncertainties, num_batches: int) -> list[Row]:
+def _predict(fit: Fit, x: np.ndarray) -> Predictive:
+    return predict(fit, x, max_bytes=max(4 * MOST_VALUES, 3 * 4 * LEAST_DRAWS * 2 * len(x)))
+
+
+def _scores(predictions: Predictive, data: Dataset, y: np.ndarray | None) -> _ClassScores | _NormalScores:
+    if isinstance(predictions, ClassPredictive):
+        return _ClassScores(predictions, y)
+    return _NormalScores(predictions, data, y)
+
+
+def _ood_rows(name: str, inside: _ClassScores | _NormalScores, outside: _ClassScores | _NormalScores) -> list[Row]:
     rows = []
-    whole_in, whole_out = inside(None), outside(None)
-    left_out = [(inside(weights), outside(weights)) for weights in _leave_one_out(num_batches)]
+    whole_in, whole_out = inside.uncertainties(None), outside.uncertainties(None)
+    weights = _leave_one_out(inside.num_batches)
+    left_out = [(inside.uncertainties(part), outside.uncertainties(part)) for part in weights]
     for measure in whole_in:
         value, error = scores.mean(whole_out[measure])
         rows.append(Row(name, f"mean {measure}", value, error, _spread([o[measure].mean() for _, o in left_out])))
@@ -100,22 +131,24 @@ def _ood_rows(name: str, inside: Uncertainties, outside: Uncertainties, num_batc
 
 
 class _ClassScores:
-    """Scores of a classification."""
+    """Scores of a classification; `y` (row,) is None where no answer is right."""
 
-    def __init__(self, predictions: ClassPredictive, data: Dataset):
-        self.predictions, self.y = predictions, data.y_test
+    under_shift = ("accuracy", "nll", "ece", "entropy, total")
+
+    def __init__(self, predictions: ClassPredictive, y: np.ndarray | None):
+        self.predictions, self.y = predictions, y
         self.num_batches = len(predictions.batch_size)
 
-    def uncertainties(self, predictions: Any) -> Uncertainties:
-        def of(weights: np.ndarray | None) -> dict[str, np.ndarray]:
-            sizes = predictions.batch_size
-            probs, aleatoric = predictions.mixture(sizes if weights is None else weights * sizes)
-            total = scores.entropy(probs)
-            return {"entropy": total, "mutual information": np.maximum(total - aleatoric, 0)}
+    def uncertainties(self, weights: np.ndarray | None) -> dict[str, np.ndarray]:
+        """Each uncertainty (row,) by name, under weights of the batches of draws (None for all alike)."""
+        sizes = self.predictions.batch_size
+        probs, aleatoric = self.predictions.mixture(sizes if weights is None else weights * sizes)
+        total = scores.entropy(probs)
+        return {"entropy": total, "mutual information": np.maximum(total - aleatoric, 0)}
 
-        return of
-
-    def test_rows(self) -> list[Row]:
+    def rows(self, part: str, names: Collection[str] | None = None) -> list[Row]:
+        """The scores of these names, or all, as rows of the set `part`."""
+        assert self.y is not None
         y = self.y
         named: dict[str, Callable[..., scores.Score]] = {
             "accuracy": lambda p, a: scores.accuracy(p, y),
@@ -132,41 +165,41 @@ class _ClassScores:
         whole = self.predictions.mixture(sizes)
         left_out = [self.predictions.mixture(w * sizes) for w in _leave_one_out(self.num_batches)]
         return [
-            Row(TEST, name, *score(*whole), _spread([score(*part).value for part in left_out]))
+            Row(part, name, *score(*whole), _spread([score(*one).value for one in left_out]))
             for name, score in named.items()
+            if names is None or name in names
         ]
 
 
 class _NormalScores:
-    """Scores of a regression, in the unit of the target."""
+    """Scores of a regression, in the unit of the target; `y` (row,) is None where no answer is right."""
 
-    def __init__(self, predictions: NormalPredictive, data: Dataset):
-        self.data = data
+    under_shift = ("rmse", "nll", "coverage, 90%", "entropy, total")
+
+    def __init__(self, predictions: NormalPredictive, data: Dataset, y: np.ndarray | None):
         self.batch = predictions.batch.ravel()
         self.num_batches = int(self.batch.max()) + 1
-        self.loc, self.scale, self.noise = self._unscaled(predictions)
-        self.y = data.y_test * data.target_scale + data.target_loc
-
-    def _unscaled(self, predictions: NormalPredictive) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        rows = predictions.loc.shape[-1]
+        num_rows = predictions.loc.shape[-1]
         parts = (predictions.loc, predictions.scale, predictions.noise)
-        loc, scale, noise = (part.reshape(-1, rows).astype(float) * self.data.target_scale for part in parts)
-        return loc + self.data.target_loc, scale, noise
+        loc, scale, noise = (part.reshape(-1, num_rows).astype(float) * data.target_scale for part in parts)
+        self.loc, self.scale, self.noise = loc + data.target_loc, scale, noise
+        self.y = None if y is None else y * data.target_scale + data.target_loc
 
-    def _kept(self, weights: np.ndarray | None) -> np.ndarray:
-        return np.ones(len(self.batch), bool) if weights is None else weights[self.batch] > 0
+    def _kept(self, weights: np.ndarray | None) -> tuple[np.ndarray, ...]:
+        parts = (self.loc, self.scale, self.noise)
+        if weights is None:
+            return parts
+        kept = weights[self.batch] > 0
+        return tuple(part[kept] for part in parts)
 
-    def uncertainties(self, predictions: Any) -> Uncertainties:
-        parts = self._unscaled(predictions)
+    def uncertainties(self, weights: np.ndarray | None) -> dict[str, np.ndarray]:
+        """Each uncertainty (row,) by name, under weights of the batches of draws (None for all alike)."""
+        total, _, epistemic = scores.normal_entropy(*self._kept(weights))
+        return {"entropy": total, "mutual information": epistemic}
 
-        def of(weights: np.ndarray | None) -> dict[str, np.ndarray]:
-            kept = self._kept(weights)
-            total, _, epistemic = scores.normal_entropy(*(part[kept] for part in parts))
-            return {"entropy": total, "mutual information": epistemic}
-
-        return of
-
-    def test_rows(self) -> list[Row]:
+    def rows(self, part: str, names: Collection[str] | None = None) -> list[Row]:
+        """The scores of these names, or all, as rows of the set `part`."""
+        assert self.y is not None
         y = self.y
         named: dict[str, Callable[..., scores.Score]] = {
             "rmse": lambda m, s, n: scores.rmse(m, y),
@@ -177,15 +210,12 @@ class _NormalScores:
             "entropy, aleatoric": lambda m, s, n: scores.mean(scores.normal_entropy(m, s, n)[1]),
             "entropy, epistemic": lambda m, s, n: scores.mean(scores.normal_entropy(m, s, n)[2]),
         }
+        whole = self._kept(None)
         left_out = [self._kept(weights) for weights in _leave_one_out(self.num_batches)]
         return [
-            Row(
-                TEST,
-                name,
-                *score(self.loc, self.scale, self.noise),
-                _spread([score(self.loc[kept], self.scale[kept], self.noise[kept]).value for kept in left_out]),
-            )
+            Row(part, name, *score(*whole), _spread([score(*one).value for one in left_out]))
             for name, score in named.items()
+            if names is None or name in names
         ]
 
 
@@ -230,7 +260,8 @@ def _row_scores(predictions: Predictive, data: Dataset) -> dict[str, np.ndarray]
             "nll": scores.row_negative_log_likelihood(probs, y),
             "brier": scores.row_brier(probs, y),
         }
-    scored = _NormalScores(predictions, data)
+    scored = _NormalScores(predictions, data, data.y_test)
+    assert scored.y is not None
     return {
         "squared error": (scored.loc.mean(0) - scored.y) ** 2,
         "nll": -scores.row_log_likelihood(scored.loc, scored.scale, scored.y),

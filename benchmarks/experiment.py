@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
+import numpy as np
 from numpyro.infer import autoguide
 
 from hmcvi.inference import NUTS, SVI, BayesByBackprop, Method
@@ -17,9 +20,11 @@ from hmcvi.inference.base import check_data, latent_sites, minibatches
 from hmcvi.models import cnn, gp, mlp
 from hmcvi.models.priors import PRIORS, Normal
 
-from . import datasets, ood
+from . import datasets, memory, ood
+from .cost import gradient_operations
 from .datasets import Dataset
 from .ood import OODSet
+from .raw import Raw, Task
 
 __all__ = ["METHODS", "MODELS", "Experiment", "UsageError", "option_help"]
 
@@ -35,6 +40,8 @@ METHODS: dict[str, tuple[str, Callable[..., Method]]] = {
 }
 """Methods by name: the group of options they read, and what makes them; a new method is a new entry."""
 
+DEFAULT_METHODS = ("nuts", "svi", "bbb")
+
 QUICK: dict[str, dict[str, Any]] = {
     "nuts": {"num_warmup": 100, "num_draws": 100, "num_chains": 2},
     "svi": {"num_steps": 1000, "num_draws": 200},
@@ -44,6 +51,20 @@ QUICK: dict[str, dict[str, Any]] = {
 
 GP_CLASS_ROWS = 150
 """Training rows of a GP classification unless said otherwise: each gradient costs rows³."""
+
+TOO_COSTLY = 5e8
+"""Floating-point operations of one gradient over all rows beyond which NUTS is left out unless it is asked for.
+
+NUTS took 564,447 gradients on digits; at this cost each, that is an hour on two cores of a laptop."""
+
+ACCELERATION = 100
+"""How much more an accelerator is trusted with."""
+
+MOST_TEST_ROWS = 20_000
+"""Test rows unless said otherwise: an accuracy is then known to 0.3 %, and predictions stay small."""
+
+LEAST_DRAWS = 200
+"""Draws that scores average over at least, however costly a prediction is."""
 
 GUIDES = (
     autoguide.AutoNormal,
@@ -67,40 +88,68 @@ class Experiment:
     """What `hmcvi compare` runs.
 
     Attributes:
-        data: name of a data set, or a file's path.
+        data: name of a data set, a file's path, or what `arrays(x, y)` returned.
         model: a name in `MODELS`.
-        methods: names in `METHODS`, in the order of the scoreboard.
+        methods: names in `METHODS`, in the order of the scoreboard; None takes nuts, svi and bbb, or leaves nuts
+            out where the data make it too costly (`settle` decides).
         seeds: each seed is a split of the data and a key of every fit.
         ood: names of OOD sets; None takes the data set's own, () none.
+        shifts: names of graded changes, each scored at severities 1 to 5.
         rows: training rows to keep, balanced by class; None keeps all.
+        test_rows: test rows to keep; None keeps all up to 20,000.
         target: target column of a table.
+        task: "classification" or "regression"; None reads it off the data.
+        splits: file of published row numbers, as `load` takes it.
+        tune: whether to score on validation rows and leave the test rows unread.
+        image_size: side in pixels to resize a TFDS set's images to.
+        data_dir: the TFDS folder; None takes `$TFDS_DATA_DIR`.
         quick: whether to take the small budgets.
         options: hyperparameters by group ("model", "nuts", "svi", "bbb"), as `key=value` strings.
     """
 
-    data: str = "digits"
+    data: str | Raw = "digits"
     model: str = "mlp"
-    methods: tuple[str, ...] = ("nuts", "svi", "bbb")
+    methods: tuple[str, ...] | None = None
     seeds: tuple[int, ...] = (0,)
     ood: tuple[str, ...] | None = None
+    shifts: tuple[str, ...] = ()
     rows: int | None = None
+    test_rows: int | None = None
     target: str | None = None
+    task: Task | None = None
+    splits: str | None = None
+    tune: bool = False
+    image_size: int | None = None
+    data_dir: str | None = None
     quick: bool = False
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_name("model", self.model, MODELS)
-        for name in self.methods:
+        for name in self.asked:
             check_name("method", name, METHODS)
-        for what, values in (("method", self.methods), ("seed", self.seeds)):
+        for what, values in (("method", self.asked), ("seed", self.seeds)):
             repeated = [value for value in values if values.count(value) > 1]
             if repeated:
                 raise UsageError(f"{what} {repeated[0]} was given twice: give each {what} once")
             if not values:
                 raise UsageError(f"no {what} was given: give at least one")
+        for what, number in (("rows", self.rows), ("test rows", self.test_rows), ("image size", self.image_size)):
+            if number is not None and number < 1:
+                raise UsageError(f"{number} {what} were asked for: give a whole number of at least 1")
         parse_options(MODELS[self.model], self.options.get("model", ()), "--model-options")
-        for name in self.methods:
+        for name in self.asked:
             self.method(name)
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The methods that were asked for, or all three."""
+        return DEFAULT_METHODS if self.methods is None else self.methods
+
+    @property
+    def data_name(self) -> str:
+        """What to call the data in titles and file names."""
+        return self.data.name if isinstance(self.data, Raw) else self.data
 
     def method(self, name: str) -> Method:
         """Return the method of this name with its budget and options."""
@@ -112,21 +161,70 @@ class Experiment:
             raise UsageError(str(error)) from error
 
     def load(self, seed: int) -> tuple[Dataset, list[OODSet]]:
-        """Return the data set of a seed, and its OOD sets."""
-        names = ood.defaults(self.data) if self.ood is None else self.ood
-        rows = self.rows
+        """Return the data set of a seed, and its OOD sets; with `tune`, its test rows are validation rows."""
+        data_dir = self.data_dir
+        names = ood.defaults(self.data, data_dir=data_dir) if self.ood is None else self.ood
         arguments: dict[str, Any] = {
             "seed": seed,
+            "rows": self.rows,
+            "test_rows": self.test_rows,
             "target": self.target,
+            "task": self.task,
             "held_out_classes": ood.held_out_classes(names),
+            "gap": ood.gap_column(names),
+            "validation_fraction": datasets.TUNING_FRACTION if self.tune else 0.0,
+            "splits": self.splits,
             "image": self.model == "cnn",
+            "image_size": self.image_size,
+            "data_dir": data_dir,
         }
-        data = datasets.load(self.data, rows=rows, **arguments)
-        if rows is None and self.model == "gp" and data.task == "classification" and len(data.x_train) > GP_CLASS_ROWS:
-            data = datasets.load(self.data, rows=GP_CLASS_ROWS, **arguments)
+        data = datasets.load(self.data, **arguments)
+        notes = []
+        is_class_gp = self.model == "gp" and data.task == "classification"
+        if self.rows is None and is_class_gp and len(data.x_train) > GP_CLASS_ROWS:
+            arguments["rows"] = GP_CLASS_ROWS
+            notes.append(f"A GP classification keeps {GP_CLASS_ROWS} training rows: --rows N takes another number.")
+        if self.test_rows is None and len(data.x_test) > MOST_TEST_ROWS:
+            arguments["test_rows"] = MOST_TEST_ROWS
+            notes.append(f"{MOST_TEST_ROWS:,} of {len(data.x_test):,} test rows: --test-rows N takes another number.")
+        if notes:
+            data = datasets.load(self.data, **arguments)
+            data = dataclasses.replace(data, notes=(*data.notes, *notes))
+        if self.tune:
+            data = data.for_tuning()
         if self.ood is None:
-            names = tuple(name for name in ood.defaults(data) if name in names or not _is_known(self.data))
-        return data, [ood.make(name, data, seed=seed) for name in names]
+            suited = ood.defaults(data, data_dir=data_dir)
+            names = tuple(name for name in suited if name in names or not _is_known(self.data_name))
+        names = (*names, *ood.graded(self.shifts))
+        foreign = [ood.make(name, data, seed=seed, data_dir=data_dir) for name in names]
+        self._check_memory(data, foreign)
+        return data, foreign
+
+    def _check_memory(self, data: Dataset, foreign: Sequence[OODSet]) -> None:
+        """Raise DataError where the predictions would not fit into memory."""
+        rows = len(data.x_test) + sum(ood_set.num_rows for ood_set in foreign)
+        # of every method: probabilities in 20 batches of draws, or up to LEAST_DRAWS Normals of three numbers
+        width = 20 * (data.num_classes + 1) if data.num_classes else 3 * LEAST_DRAWS
+        memory.require(
+            4 * rows * width * len(self.asked),
+            name=f"Predictions of {len(self.asked)} methods at {rows:,} rows",
+            advice="keep fewer test rows (--test-rows) or OOD sets",
+        )
+
+    def settle(self, data: Dataset) -> tuple[Experiment, list[str]]:
+        """Return the experiment with its methods settled for this data, and sentences on what was left out."""
+        if self.methods is not None:
+            return self, []
+        limit = TOO_COSTLY * (1 if jax.default_backend() == "cpu" else ACCELERATION)
+        operations = gradient_operations(self.configure_model(data), *check_data(data.x_train, data.y_train))
+        if operations <= limit:
+            return dataclasses.replace(self, methods=DEFAULT_METHODS), []
+        note = (
+            f"nuts is left out: one gradient over {len(data.x_train):,} rows takes {operations / 1e9:,.1f} billion "
+            "operations, and a run takes hundreds of thousands of gradients. --methods nuts svi bbb runs it all the "
+            "same; --rows N makes it cheaper."
+        )
+        return dataclasses.replace(self, methods=DEFAULT_METHODS[1:]), [note]
 
     def configure_model(self, data: Dataset) -> Callable[..., Any]:
         """Return the model function with its options, and what the data decide."""
@@ -143,15 +241,19 @@ class Experiment:
         x, y = check_data(data.x_train, data.y_train)
         try:
             latent_sites(model, x, y)
-            for name in self.methods:
+            for name in self.asked:
                 minibatches(model, x, y, getattr(self.method(name), "batch_size", None))
         except (ValueError, TypeError, ZeroDivisionError) as error:
             raise UsageError(str(error)) from error
 
     def configuration(self) -> dict[str, Any]:
-        """Return the experiment as plain data, for the run folder."""
-        return {
-            **dataclasses.asdict(self),
+        """Return the experiment as plain data, for the run folder; arrays are told apart by their hash."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        # where the data lie says nothing of what they are: the fits themselves check the rows' hash
+        del fields["data_dir"]
+        if isinstance(self.data, Raw):
+            fields["data"] = f"{self.data.name} {_hash(self.data)}"
+        return fields | {
             "options": {group: sorted(options) for group, options in sorted(self.options.items()) if options},
         }
 
@@ -242,6 +344,15 @@ def _show(value: Any) -> str:
     if isinstance(value, Normal):
         return f"normal:{value.scale:g}"
     return getattr(value, "__name__", str(value))
+
+
+def _hash(raw: Raw) -> str:
+    digest = hashlib.sha256()
+    for part in raw.parts:
+        for array in part:
+            digest.update(f"{array.dtype.str} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def _is_known(data: str) -> bool:

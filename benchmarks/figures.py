@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import arviz as az
@@ -12,7 +12,8 @@ from hmcvi import plots
 from hmcvi.inference import ClassPredictive, Fit, NormalPredictive, predict, scores
 
 from .datasets import Dataset
-from .evaluate import Evaluation
+from .evaluate import Evaluation, Row
+from .ood import OODSet
 
 __all__ = ["draw_figures"]
 
@@ -21,13 +22,18 @@ GRID_ROWS = 200
 
 
 def draw_figures(
-    folder: Path, data: Dataset, fits: Mapping[str, Fit], evaluations: Mapping[str, Evaluation]
+    folder: Path,
+    data: Dataset,
+    foreign: Sequence[OODSet],
+    fits: Mapping[str, Fit],
+    evaluations: Mapping[str, Evaluation],
 ) -> list[Path]:
     """Draw every figure that suits the data, each as PNG and SVG, and return their paths.
 
     Arguments:
         folder: where to write.
         data: the data set.
+        foreign: its OOD sets.
         fits: fits by method.
         evaluations: their evaluations by method.
     """
@@ -45,7 +51,10 @@ def draw_figures(
         save(plots.interval_coverage({name: _pit(p, data) for name, p in normals.items()}), "coverage")
         if data.x_train.shape[1:] == (1,):
             save(_bands(data, fits), "bands")
-    uncertainty = {name: evaluation.uncertainty for name, evaluation in evaluations.items()}
+    shown = [data.scored_on, *(ood_set.name for ood_set in foreign if ood_set.level is None)]
+    uncertainty = {
+        name: {part: evaluation.uncertainty[part] for part in shown} for name, evaluation in evaluations.items()
+    }
     if len(next(iter(uncertainty.values()))) > 1:
         limit = np.log(data.num_classes) if data.num_classes else None
         save(plots.entropy_histograms(uncertainty, max_entropy=limit), "entropy")
@@ -54,10 +63,44 @@ def draw_figures(
     for name, fit in fits.items():
         if fit.stats and fit.num_chains > 1:
             save(plots.rank(trees[name]), f"rank-{name}")
+    for shift, curves in _severity_curves(evaluations, foreign, data.scored_on).items():
+        save(plots.severity_curves(curves, shift=shift), f"shift-{shift}")
     losses = {name: fit.losses for name, fit in fits.items() if fit.losses is not None}
     if losses:
         save(plots.loss_curves(losses), "loss")
     return paths
+
+
+def _severity_curves(
+    evaluations: Mapping[str, Evaluation], foreign: Sequence[OODSet], inside: str
+) -> dict[str, dict[str, dict[str, dict[str, np.ndarray]]]]:
+    """Return scores against severity, shift -> method -> score -> arrays (level,), the unshifted rows as level 0."""
+    shifts: dict[str, list[tuple[int, str]]] = {}
+    for ood_set in foreign:
+        if ood_set.shift is not None and ood_set.level is not None:
+            shifts.setdefault(ood_set.shift, [(0, inside)]).append((ood_set.level, ood_set.name))
+    curves: dict[str, dict[str, dict[str, dict[str, np.ndarray]]]] = {}
+    for shift, levels in shifts.items():
+        for name, evaluation in evaluations.items():
+            rows = {(row.set, row.score): row for row in evaluation.rows}
+            # where labels do not survive the shift there is only the entropy, which every set has as a mean
+            common = [score for part, score in rows if part == levels[-1][1] and (inside, score) in rows]
+            wanted = {score: score for score in common} or {"entropy, total": "mean entropy"}
+            curves.setdefault(shift, {})[name] = {
+                score: _curve(
+                    [(level, rows[part, score if part == inside else foreign_score]) for level, part in levels]
+                )
+                for score, foreign_score in wanted.items()
+            }
+    return curves
+
+
+def _curve(points: Sequence[tuple[int, Row]]) -> dict[str, np.ndarray]:
+    return {
+        "severity": np.array([level for level, _ in points]),
+        "value": np.array([row.value for _, row in points]),
+        "standard_error": np.array([row.standard_error for _, row in points]),
+    }
 
 
 def _pit(predictions: NormalPredictive, data: Dataset) -> np.ndarray:

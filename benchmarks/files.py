@@ -5,20 +5,35 @@ Nothing here unpickles: an array file is read with `allow_pickle=False`, because
 
 from __future__ import annotations
 
+import difflib
+import math
 import zipfile
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .raw import DataError, Raw, check_arrays
+from . import memory
+from .raw import DataError, Raw, arrays, check_arrays
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["SUFFIXES", "read_file"]
+__all__ = ["SUFFIXES", "read_columns", "read_file", "read_inputs"]
 
 SUFFIXES = (".npz", ".csv", ".parquet")
+
+COPIES_OF_ARRAYS = 1.5
+COPIES_OF_CSV = 5
+COPIES_OF_PARQUET = 7
+"""Peak memory of reading a file over the size of its values as arrays or float64 (measured at 1.2, 4.7 and 6.7)."""
+
+SAMPLE_BYTES = 2**16
+"""Bytes at the head of a `.csv` from which its number of values is estimated."""
+
+FEWER_ROWS = "keep fewer rows or columns in the file"
 
 
 def read_file(path: Path, *, target: str | None = None) -> Raw:
@@ -26,8 +41,9 @@ def read_file(path: Path, *, target: str | None = None) -> Raw:
 
     Args:
         path: a `.npz` with arrays `x` (row, feature), (row, height, width) or (row, height, width, channel),
-            and `y` (row,); or a `.csv` or `.parquet` table of numbers with one named target column. Three-
-            and four-dimensional `x` are images: uint8, or floats in 0..1.
+            and `y` (row,), and `x_test`, `y_test` where the split is published; or a `.csv` or `.parquet`
+            table of numbers with one named target column. Three- and four-dimensional `x` are images: uint8,
+            or floats in 0..1.
         target: the target column's name; for tables only, where it is required.
 
     Returns:
@@ -50,27 +66,83 @@ def read_file(path: Path, *, target: str | None = None) -> Raw:
         raise DataError(f"there is no file {path} (looked from {Path.cwd()}): check the path")
     if suffix == ".npz":
         if target is not None:
-            raise DataError(f"target={target!r} names a table's column, but {path.name} holds x and y: drop target")
+            raise DataError(f"target {target!r} names a table's column, but {path.name} holds x and y: drop it")
         return _read_npz(path)
     return _read_table(path, target)
 
 
+def read_columns(path: Path, feature_names: Sequence[str]) -> np.ndarray:
+    """Read inputs alone, to be foreign to a table: no target is wanted.
+
+    Args:
+        path: a `.csv` or `.parquet` table with these columns, in any order and among others; or a `.npz` with an
+            array `x` (row, feature).
+        feature_names: (feature,) columns of the data set.
+
+    Returns:
+        The inputs, (row, feature), unscaled.
+
+    Raises:
+        DataError: an unreadable file, a missing column, or entries that are no numbers.
+    """
+    if not path.is_file():
+        raise DataError(f"there is no file {path} (looked from {Path.cwd()}): check the path")
+    if path.suffix.lower() == ".npz":
+        x = _open_npz(path, ("x",))["x"]
+        if x.ndim != 2 or x.shape[1] != len(feature_names):
+            raise DataError(
+                f"{path.name}: x has shape {x.shape}, but (row, {len(feature_names)}) is wanted, the columns "
+                f"{', '.join(feature_names)}"
+            )
+    else:
+        table = _checked_table(path)
+        missing = [name for name in feature_names if name not in table.columns]
+        if missing:
+            raise DataError(
+                f"{path.name} has no column {missing[0]!r}, which the training rows have: its columns are "
+                f"{', '.join(table.columns)}"
+            )
+        x = np.column_stack([_feature(path, name, table[name]) for name in feature_names])
+    check_arrays(x, np.zeros(len(x)), source=path.name, feature_names=feature_names)
+    return x
+
+
+def read_inputs(path: Path) -> Raw:
+    """Read the array `x` of a `.npz` alone, images or a table, to be foreign to a data set; its `y` is zeros.
+
+    Raises:
+        DataError: as `read_file`.
+    """
+    if not path.is_file():
+        raise DataError(f"there is no file {path} (looked from {Path.cwd()}): check the path")
+    x = _open_npz(path, ("x",))["x"]
+    return arrays(x, np.zeros(len(x)), name=path.name)
+
+
 def _read_npz(path: Path) -> Raw:
-    arrays: dict[str, np.ndarray] = {}
+    return arrays(**_open_npz(path, ("x", "y"), ("x_test", "y_test")), name=path.name)
+
+
+def _open_npz(path: Path, wanted: Sequence[str], welcome: Sequence[str] = ()) -> dict[str, Any]:
+    """The arrays of these names, never unpickled."""
+    found: dict[str, Any] = {}
     try:
+        memory.require(COPIES_OF_ARRAYS * _npz_bytes(path), name=path.name, advice=FEWER_ROWS)
         # Opened here, because NumPy leaves a damaged file open.
         with path.open("rb") as file:
             archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise DataError(f"{path.name} holds a single array: write it with np.savez(path, x=x, y=y)")
             names = archive.files
-            for name in ("x", "y"):
+            for name in wanted:
                 if name not in names:
                     raise DataError(
                         f"{path.name} has no array {name!r} (it has {', '.join(names) or 'none'}): "
                         "write it with np.savez(path, x=x, y=y)"
                     )
-                arrays[name] = archive[name]
+            for name in names:
+                if name in (*wanted, *welcome):
+                    found[name] = archive[name]
     except DataError:
         raise
     except ValueError as error:
@@ -83,43 +155,36 @@ def _read_npz(path: Path) -> Raw:
                 "dtype=str)"
             ) from None
         raise DataError(_damaged(path, error)) from error
-    except (zipfile.BadZipFile, OSError, EOFError, KeyError) as error:
+    except (zipfile.BadZipFile, OSError, EOFError, KeyError, zlib.error) as error:
         raise DataError(_damaged(path, error)) from error
+    return found
 
-    x, y = arrays["x"], arrays["y"]
-    if x.ndim == 3:
-        x = x[..., None]
-    if x.ndim not in (1, 2, 4):
-        raise DataError(
-            f"{path.name}: x has shape {x.shape}, but (row, feature), (row, height, width) or "
-            "(row, height, width, channel) is wanted: reshape it"
-        )
-    check_arrays(x, y, source=path.name)
-    description = f"{len(x)} rows from {path.name}."
-    if x.ndim == 2:
-        columns = tuple(f"x{i}" for i in range(x.shape[1]))
-        return Raw(name=path.name, x=x, y=y, feature_names=columns, description=description)
-    if x.dtype != np.uint8 and (x.min() < 0 or x.max() > 1):
-        raise DataError(
-            f"{path.name}: x holds images of dtype {x.dtype} with values from {x.min():g} to {x.max():g}, "
-            "but uint8, or brightness from 0 to 1, is wanted: convert it"
-        )
-    brightness = 255.0 if x.dtype == np.uint8 else 1.0
-    return Raw(name=path.name, x=x, y=y, brightness=brightness, description=description)
+
+def _npz_bytes(path: Path) -> int:
+    """What the arrays take once they are read, by their headers; nothing else of the file is read."""
+    total = 0
+    if not zipfile.is_zipfile(path):
+        return total  # a single array, a pickle or nothing of the kind: np.load tells which
+    with zipfile.ZipFile(path) as archive:
+        for name in {"x.npy", "y.npy", "x_test.npy", "y_test.npy"} & set(archive.namelist()):
+            with archive.open(name) as file:
+                version = np.lib.format.read_magic(file)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(file)
+            total += math.prod(shape) * dtype.itemsize
+    return total
 
 
 def _read_table(path: Path, target: str | None) -> Raw:
-    try:
-        table = _load_table(path)
-    except (ValueError, OSError, NotImplementedError) as error:  # the bases of pandas' and pyarrow's errors
-        raise DataError(_damaged(path, error)) from error
-    table.columns = [str(column) for column in table.columns]
+    table = _checked_table(path)
     columns = list(table.columns)
     listed = ", ".join(columns)
     if target is None:
-        raise DataError(f"{path.name} needs a target column: pass target=NAME, one of {listed}")
+        raise DataError(f"{path.name} needs a target column: name it by --target (target= in Python), one of {listed}")
     if target not in columns:
-        raise DataError(f"{path.name} has no column {target!r}: pass target=NAME, one of {listed}")
+        close = difflib.get_close_matches(target, columns, n=1)
+        hint = f"did you mean {close[0]!r}? Its columns are" if close else "its columns are"
+        raise DataError(f"{path.name} has no column {target!r} to predict: {hint} {listed}")
     nameless = [column for column in columns if column.startswith("Unnamed:")]
     if nameless:
         # A row number written by `to_csv` would be learned from: in a sorted file it gives the answer away.
@@ -141,6 +206,32 @@ def _read_table(path: Path, target: str | None) -> Raw:
         feature_names=feature_names,
         description=f"{len(x)} rows from {path.name}, target {target}.",
     )
+
+
+def _checked_table(path: Path) -> pd.DataFrame:
+    """The table as it is, with its columns' names as text."""
+    try:
+        memory.require(_table_bytes(path), name=path.name, advice=FEWER_ROWS)
+        table = _load_table(path)
+    except DataError:
+        raise
+    except (ValueError, OSError, NotImplementedError) as error:  # the bases of pandas' and pyarrow's errors
+        raise DataError(_damaged(path, error)) from error
+    table.columns = [str(column) for column in table.columns]
+    return table
+
+
+def _table_bytes(path: Path) -> float:
+    """An estimate of the peak while the table is read, before it is."""
+    if path.suffix.lower() == ".parquet":
+        import pyarrow.parquet
+
+        about = pyarrow.parquet.read_metadata(path)
+        return COPIES_OF_PARQUET * 8 * about.num_rows * about.num_columns
+    with path.open("rb") as file:
+        head = file.read(SAMPLE_BYTES)
+    values = head.count(b",") + head.count(b"\n") + 1
+    return COPIES_OF_CSV * 8 * values * path.stat().st_size / max(len(head), 1)
 
 
 def _load_table(path: Path) -> pd.DataFrame:

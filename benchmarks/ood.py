@@ -1,27 +1,32 @@
 """Foreign inputs by name: what a posterior should be unsure about, made from a loaded data set.
 
-A name may carry one argument after a colon: `rotation:45`, `held_out:8,9`. Not every set is a sound test. A
-mean brightness alone tells noise and inversion from digits, where held-out classes and a fixed permutation
-keep it.
+A name is a source, a change of the test rows, or a chain of them: `fashion_mnist`, `mine.npz`, `held_out:8,9`,
+`gap:age`, `rotation:45`, `blur@3` (severity 3 of 5), `rotation:30+contrast:0.5`, `fashion_mnist+blur@2`. Not every
+set is a sound test. A mean brightness alone tells noise and inversion from digits, where held-out classes and a fixed
+permutation keep it.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
+import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from . import datasets
-from .raw import DataError
-from .shifts import SHIFTS, Case
+from .files import SUFFIXES, read_columns, read_inputs
+from .raw import DataError, Raw
+from .shifts import LEVELS, SHIFTS, Case, Shift
+from .tfds_catalogue import find_prepared
 
-__all__ = ["OODSet", "defaults", "held_out_classes", "known", "make"]
+__all__ = ["OODSet", "defaults", "gap_column", "graded", "held_out_classes", "known", "make"]
 
-# Data sets whose images can stand in as foreign ones.
+# Data sets whose images can stand in as foreign ones, and which are named in messages.
 _IMAGE_SETS = ("digits", "mnist", "fashion_mnist", "cifar10")
 
 
@@ -31,30 +36,45 @@ class OODSet:
 
     Attributes:
         name: as it was asked for, argument included.
-        x: (row, feature...) float32, one row shaped like one of the data set's test rows.
+        num_rows: how many rows there are.
+        y: (row,) labels or targets like the data set's, where the right answer is known; None where there is none.
         description: one sentence on how the inputs were made.
+        shift: what is graded, such as "blur", where the set is one severity of it; None elsewhere.
+        level: the severity, 1 to 5; None elsewhere.
     """
 
     name: str
-    x: np.ndarray
+    num_rows: int
+    y: np.ndarray | None
     description: str
+    shift: str | None
+    level: int | None
+    _make: Callable[[], np.ndarray]
+
+    @property
+    def x(self) -> np.ndarray:
+        """(row, feature...) of the test rows' dtype and row shape; made anew each time, so that few are in memory."""
+        return self._make()
 
 
 def known() -> list[str]:
-    """The names that `make` takes, in alphabetical order; each data set of images is one.
+    """The names that `make` takes, in alphabetical order; every data set of images is one, and so is a file.
 
     Example:
         >>> "permutation" in known(), "fashion_mnist" in known()
         (True, True)
     """
-    return sorted([*SHIFTS, "held_out", *_IMAGE_SETS])
+    return sorted([*SHIFTS, "gap", "held_out", *_IMAGE_SETS])
 
 
-def defaults(dataset: str | datasets.Dataset) -> tuple[str, ...]:
+def defaults(
+    dataset: str | Raw | datasets.Dataset, *, data_dir: str | os.PathLike[str] | None = None
+) -> tuple[str, ...]:
     """The sets worth showing for a data set, by its name or, more surely, as it was loaded.
 
-    Digits, Fashion-MNIST and the like get sets with the brightness of the real images. A file is taken for
-    what its suffix says: `.npz` may hold images, so it gets the sets that suit both kinds.
+    Digits, Fashion-MNIST and the like get sets with the brightness of the real images; another TFDS set is left
+    out where it is not prepared. A file is taken for what its suffix says: `.npz` may hold images, so it gets the
+    sets that suit both kinds.
 
     Example:
         >>> defaults("digits")
@@ -66,18 +86,40 @@ def defaults(dataset: str | datasets.Dataset) -> tuple[str, ...]:
         "mnist": ("fashion_mnist", "permutation", "uniform_noise", "contrast"),
         "fashion_mnist": ("mnist", "permutation", "uniform_noise", "contrast"),
         "cifar10": ("held_out:8,9", "permutation", "uniform_noise", "contrast"),
-        "wave": ("extrapolation",),
+        "wave": ("gap", "extrapolation"),
     }
     if name in listed:
-        return listed[name]
+        return tuple(kind for kind in listed[name] if kind not in datasets.TFDS_NAMES or _is_prepared(kind, data_dir))
     if isinstance(dataset, str):
         both = ("permutation", "uniform_noise")
-        return both if name.lower().endswith(".npz") else (*both, "extrapolation")
-    if dataset.image_shape is not None:
+        is_table = name.lower().endswith((".csv", ".parquet")) or name in datasets.known()
+        return (*both, "extrapolation") if is_table else both
+    is_table = dataset.brightness is None if isinstance(dataset, Raw) else dataset.image_shape is None
+    if not is_table:
         return ("permutation", "uniform_noise", "contrast")
-    if dataset.x_test.shape[1] == 1:
+    num_columns = dataset.x.shape[1] if isinstance(dataset, Raw) else dataset.x_test.shape[1]
+    if num_columns == 1:
         return ("extrapolation",)
     return ("permutation", "uniform_noise", "extrapolation")
+
+
+def graded(names: Sequence[str]) -> tuple[str, ...]:
+    """The names of every severity of these changes.
+
+    Raises:
+        DataError: a change that is unknown, or not graded.
+
+    Example:
+        >>> graded(["blur"])
+        ('blur@1', 'blur@2', 'blur@3', 'blur@4', 'blur@5')
+    """
+    listed = sorted(name for name, shift in SHIFTS.items() if shift.image_levels or shift.table_levels)
+    for name in names:
+        if name not in listed:
+            close = difflib.get_close_matches(name, listed, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ":"
+            raise DataError(f"there is no graded shift {name!r}{hint} graded are {', '.join(listed)}")
+    return tuple(f"{name}@{level}" for name in names for level in LEVELS)
 
 
 def held_out_classes(names: Sequence[str], default: Sequence[int | str] = ()) -> tuple[int | str, ...]:
@@ -115,69 +157,162 @@ def held_out_classes(names: Sequence[str], default: Sequence[int | str] = ()) ->
     return classes
 
 
+def gap_column(names: Sequence[str]) -> str | None:
+    """The column that `datasets.load` must leave a gap in for these sets to be made; None where none is named.
+
+    Raises:
+        DataError: two sets that leave different gaps, which needs a fit for each.
+
+    Example:
+        >>> gap_column(["gap:age", "extrapolation"])
+        'age'
+    """
+    columns = {name.partition("+")[0].partition(":")[2] for name in names if name.startswith("gap:")}
+    if len(columns) > 1:
+        raise DataError(
+            f"gaps in {' and '.join(sorted(columns))} were asked for, which needs a fit for each: run them apart"
+        )
+    return columns.pop() if columns else None
+
+
 def make(name: str, dataset: datasets.Dataset, *, seed: int, data_dir: str | os.PathLike[str] | None = None) -> OODSet:
     """Make one set of foreign inputs for a loaded data set.
 
     Args:
-        name: one of `known()`, with an argument after a colon where it takes one.
+        name: one of `known()`, another TFDS image set or a file, each with an argument after a colon or a severity
+            after an @ where it takes one, and changes after a +.
         dataset: the data set to be foreign to; its test rows are what is shifted.
         seed: fixes the permutation, the noise and the choice of rows.
         data_dir: the TFDS folder, for a set that is another data set; by default `$TFDS_DATA_DIR`.
 
     Returns:
-        As many rows as there are test rows (fewer where another source has fewer; `held_out` has its own
-        number).
+        As many rows as there are test rows (fewer where another source has fewer; `held_out` and `gap` have their
+        own number).
 
     Raises:
         DataError: an unknown name, an argument that is no number or does nothing, images wanted from a
-            table, or a data set that was loaded without `held_out_classes`.
+            table, or a data set that was loaded without `held_out_classes` or `gap`.
 
     Example:
         >>> digits = datasets.load("digits", seed=0, rows=50, test_rows=20)
         >>> make("contrast:0.5", digits, seed=0).x.shape
         (20, 64)
     """
-    kind, _, argument = name.partition(":")
-    if kind not in known():
+    first, *others = [name] if Path(name).is_file() else name.split("+")
+    x: np.ndarray = dataset.x_test
+    y: np.ndarray | None = dataset.y_test
+    source = ""
+    kind, *rest = re.split("([:@])", first, maxsplit=1)
+    argument = "".join(rest[1:])
+    if Path(first).suffix.lower() in SUFFIXES:
+        (x, source), y = _foreign(first, dataset, seed, data_dir), None
+    elif kind == "held_out":
+        (x, source), y = _held_out(dataset, argument), None
+    elif kind == "gap":
+        x, y, source = _gap(dataset, argument)
+    elif kind in SHIFTS or not (kind in _IMAGE_SETS or datasets.is_tfds_name(kind, data_dir=data_dir)):
+        others = [first, *others]
+    else:
+        if rest:
+            raise DataError(f"{first}: another data set takes no argument: write {kind}")
+        (x, source), y = _foreign(first, dataset, seed, data_dir), None
+    steps = [_step(text, dataset, seed) for text in others]
+    if not all(step.shift.keeps_labels for step in steps):
+        y = None
+    _apply(steps, x[:2], dataset)  # what cannot be done is said now, before anything is fitted
+    changes = ", then ".join(step.description for step in steps)
+    subject = source or f"the {dataset.scored_on} rows"
+    subject = subject[0].upper() + subject[1:] + (", " if changes else "")
+    level = steps[0].level if len(steps) == 1 and not source else None
+    return OODSet(
+        name=name,
+        num_rows=len(x),
+        y=y,
+        description=f"{subject}{changes}.",
+        shift=steps[0].kind if level is not None else None,
+        level=level,
+        _make=lambda: _apply(steps, x, dataset),
+    )
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One change with its argument, and a seed for its noise."""
+
+    kind: str
+    shift: Shift
+    value: float
+    level: int | None
+    seeds: tuple[int, int]
+
+    @property
+    def description(self) -> str:
+        severity = "" if self.level is None else f" (severity {self.level} of {len(LEVELS)})"
+        return self.shift.description.format(f"{self.value:g}") + severity
+
+
+def _step(text: str, dataset: datasets.Dataset, seed: int) -> _Step:
+    kind, mark, argument = text.partition("@" if "@" in text else ":")
+    if kind not in SHIFTS:
         close = difflib.get_close_matches(kind, known(), n=1)
         raise DataError(
             f"there is no OOD set {kind!r}{f'; did you mean {close[0]}?' if close else ':'} "
-            f"known are {', '.join(known())}"
+            f"known are {', '.join(known())}, other TFDS image sets, and files"
         )
-    if kind == "held_out":
-        x, description = _held_out(dataset, argument)
-    elif kind in _IMAGE_SETS:
-        if argument:
-            raise DataError(f"{name}: another data set takes no argument: write {kind}")
-        x, description = _foreign(kind, dataset, seed, data_dir)
-    else:
-        x, description = _shift(kind, argument, dataset, seed)
-    return OODSet(name=name, x=x.reshape(-1, *dataset.x_test.shape[1:]).astype(np.float32), description=description)
-
-
-def _shift(kind: str, argument: str, dataset: datasets.Dataset, seed: int) -> tuple[np.ndarray, str]:
     shift = SHIFTS[kind]
     holds = "tables" if dataset.image_shape is None else "images"
     if shift.suits not in ("both", holds):
         what = "is tabular" if holds == "tables" else "holds images"
         raise DataError(f"{kind} is for {shift.suits}, but {dataset.name} {what}: use {', '.join(defaults(dataset))}")
-    default = shift.table_default if holds == "tables" else shift.image_default
-    if argument and default is None:
-        raise DataError(f"{kind}:{argument}, but {kind} takes no argument: write {kind}")
+    default, levels = shift.image_default, shift.image_levels
+    if holds == "tables":
+        default, levels = shift.table_default, shift.table_levels
+    level = None
     value = default or 0.0
-    if argument:
+    if mark == "@":
+        if not levels:
+            raise DataError(f"{text}, but {kind} has no severities: write {kind}")
+        if argument not in map(str, LEVELS):
+            raise DataError(f"{text}, but a severity from {LEVELS[0]} to {LEVELS[-1]} is wanted: write {kind}@3")
+        level = int(argument)
+        value = levels[level - 1]
+    elif argument:
+        if default is None:
+            raise DataError(f"{text}, but {kind} takes no argument: write {kind}")
         try:
             value = float(argument)
         except ValueError:
             value = np.nan
         if not np.isfinite(value) or not shift.allowed(value):
-            raise DataError(f"{kind}:{argument}, but {shift.wanted} is wanted: write for example {kind}:{default:g}")
-    x = dataset.x_test
-    if dataset.image_shape is not None:
-        x = x.reshape(len(x), *dataset.image_shape)
+            raise DataError(f"{text}, but {shift.wanted} is wanted: write for example {kind}:{default:g}")
     # A stream for each kind: else noise and permutation would be made from the same numbers.
-    generator = np.random.default_rng([seed, zlib.crc32(kind.encode())])
-    return shift.change(Case(dataset, x, value, generator)), shift.description.format(f"{value:g}")
+    canonical = next(name for name, known_shift in SHIFTS.items() if known_shift is shift)
+    return _Step(kind, shift, value, level, (seed, zlib.crc32(canonical.encode())))
+
+
+def _apply(steps: Sequence[_Step], x: np.ndarray, dataset: datasets.Dataset) -> np.ndarray:
+    """Rows like the data set's, changed step by step; images of uint8 are rounded to uint8 again."""
+    if not steps:
+        return x
+    changed = x if dataset.image_shape is None else _brightness(x).reshape(len(x), *dataset.image_shape)
+    for step in steps:
+        changed = step.shift.change(Case(dataset, changed, step.value, np.random.default_rng(step.seeds)))
+        changed = np.asarray(changed, np.float32).reshape(len(x), *changed.shape[1:])
+        changed = changed if dataset.image_shape is None else changed.reshape(len(x), *dataset.image_shape)
+    return _like(changed, dataset)
+
+
+def _brightness(x: np.ndarray) -> np.ndarray:
+    return x.astype(np.float32) / np.float32(255) if x.dtype == np.uint8 else x
+
+
+def _like(x: np.ndarray, dataset: datasets.Dataset) -> np.ndarray:
+    """Inputs in the dtype and the row shape of the data set's."""
+    if dataset.x_test.dtype == np.uint8 and x.dtype != np.uint8:
+        x = np.rint(np.clip(x, 0, 1) * np.float32(255)).astype(np.uint8)
+    elif dataset.x_test.dtype != np.uint8:
+        x = _brightness(x).astype(np.float32)
+    return x.reshape(len(x), *dataset.x_test.shape[1:])
 
 
 def _classes(argument: str) -> tuple[int | str, ...]:
@@ -202,32 +337,66 @@ def _held_out(dataset: datasets.Dataset, argument: str) -> tuple[np.ndarray, str
             f"held_out:{argument}, but {dataset.name} was loaded without the classes "
             f"{', '.join(dataset.held_out_names)}: load it again with these, or write held_out"
         )
-    return dataset.x_held_out, f"Rows of classes never trained on ({', '.join(dataset.held_out_names)})."
+    return dataset.x_held_out, f"rows of classes never trained on ({', '.join(dataset.held_out_names)})"
+
+
+def _gap(dataset: datasets.Dataset, column: str) -> tuple[np.ndarray, np.ndarray | None, str]:
+    if dataset.gap is None or dataset.x_held_out is None or (column and column != dataset.gap[0]):
+        if dataset.image_shape is not None:
+            raise DataError(f"gap is for tables, but {dataset.name} holds images: use {', '.join(defaults(dataset))}")
+        column = column or dataset.feature_names[0]
+        raise DataError(
+            f"{dataset.name} was loaded without a gap in {column!r}, so no row is foreign: write gap:{column} (and "
+            f"pass gap={column!r} to datasets.load)"
+        )
+    name, low, high = dataset.gap
+    source = f"rows with {name} between {low:g} and {high:g}, none of them trained on"
+    return dataset.x_held_out, dataset.y_held_out, source
 
 
 def _foreign(
     name: str, dataset: datasets.Dataset, seed: int, data_dir: str | os.PathLike[str] | None
 ) -> tuple[np.ndarray, str]:
     if dataset.image_shape is None:
-        raise DataError(f"{name} holds images, but {dataset.name} is tabular: use {', '.join(defaults(dataset))}")
+        path = Path(name).expanduser()
+        if path.suffix.lower() not in SUFFIXES:
+            raise DataError(f"{name} holds images, but {dataset.name} is tabular: use {', '.join(defaults(dataset))}")
+        columns = read_columns(path, dataset.feature_names)
+        x = ((columns - dataset.feature_loc) / dataset.feature_scale).astype(np.float32)
+        order = np.random.default_rng([seed, zlib.crc32(name.encode())]).permutation(len(x))
+        return x[order[: len(dataset.x_test)]], f"{min(len(x), len(dataset.x_test))} rows of {path.name}"
     if name == dataset.name:
         raise DataError(f"{name} is the data set itself, so nothing in it is foreign: choose another")
-    # Only its test rows are used: with few training rows, 50,000 images need not become floats.
-    foreign = datasets.load(name, seed=seed, rows=10, image=True, data_dir=data_dir)
-    order = np.random.default_rng([seed, zlib.crc32(name.encode())]).permutation(len(foreign.x_test))
-    x = foreign.x_test[order[: len(dataset.x_test)]]
-    description = f"{len(x)} test images of {name}"
+    path = Path(name).expanduser()
+    is_npz = path.suffix.lower() == ".npz"
+    raw = read_inputs(path) if is_npz else datasets.read(name, seed=seed, data_dir=data_dir)
+    if raw.brightness is None:
+        raise DataError(f"{name} is tabular, but {dataset.name} holds images: use {', '.join(defaults(dataset))}")
+    x = raw.x if raw.x_test is None else raw.x_test
+    order = np.random.default_rng([seed, zlib.crc32(name.encode())]).permutation(len(x))
+    x = x[order[: len(dataset.x_test)]]
+    description = f"{len(x)} {'' if raw.x_test is None else 'test '}images of {raw.name}"
+    if raw.brightness not in (1.0, 255.0):
+        x = x.astype(np.float32) / np.float32(raw.brightness)
     height, width, channels = dataset.image_shape
     if x.shape[3] == 3 and channels == 1:
-        x = x @ np.array([[0.299], [0.587], [0.114]], np.float32)  # luma, ITU-R BT.601
+        x = _brightness(x) @ np.array([[0.299], [0.587], [0.114]], np.float32)  # luma, ITU-R BT.601
         description += ", made grey"
     elif x.shape[3] != channels:
-        x = np.repeat(x.mean(axis=3, keepdims=True), channels, axis=3)
+        x = np.repeat(_brightness(x).mean(axis=3, keepdims=True), channels, axis=3)
         description += f", their grey in all {channels} channels"
     if x.shape[1:3] != (height, width):
         from scipy import ndimage
 
         zoom = (1, height / x.shape[1], width / x.shape[2], 1)
         description += f", resized from {x.shape[1]}x{x.shape[2]} to {height}x{width} (linear)"
-        x = np.clip(ndimage.zoom(x, zoom, order=1, mode="nearest", grid_mode=True), 0.0, 1.0)
-    return x, description + "."
+        x = np.clip(ndimage.zoom(_brightness(x), zoom, order=1, mode="nearest", grid_mode=True), 0.0, 1.0)
+    return _like(x, dataset), description
+
+
+def _is_prepared(name: str, data_dir: str | os.PathLike[str] | None) -> bool:
+    try:
+        find_prepared(name, data_dir=data_dir)
+    except DataError:
+        return False
+    return True

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-__all__ = ["DataError", "Raw", "Task", "check_arrays"]
+__all__ = ["DataError", "Raw", "Task", "arrays", "check_arrays"]
 
 Task = Literal["classification", "regression"]
 
@@ -53,6 +53,85 @@ class Raw:
         """Inputs and targets of the published parts, in the order in which rows are counted: train first."""
         pairs = ((self.x, self.y), (self.x_validation, self.y_validation), (self.x_test, self.y_test))
         return tuple((x, y) for x, y in pairs if x is not None and y is not None)
+
+
+def arrays(
+    x: Any,
+    y: Any,
+    *,
+    x_test: Any = None,
+    y_test: Any = None,
+    name: str = "arrays",
+    task: Task | None = None,
+    feature_names: Sequence[str] | None = None,
+) -> Raw:
+    """NumPy, JAX or other arrays as a source for `datasets.load` and `Experiment(data=...)`.
+
+    Args:
+        x: inputs, (row, feature), or images (row, height, width) or (row, height, width, channel) of uint8 or of
+            brightness from 0 to 1.
+        y: labels or targets, (row,), numbers or text.
+        x_test: test inputs like `x`, where the split is made already; by default the rows are split by seed.
+        y_test: their targets, like `y`.
+        name: what to call the data in tables and file names.
+        task: "classification" or "regression"; inferred where None, and said.
+        feature_names: (feature,) column names; x0, x1, ... by default.
+
+    Raises:
+        DataError: arrays that cannot be learned from, or a test part that does not match.
+
+    Example:
+        >>> raw = arrays(np.arange(12.0).reshape(6, 2), np.array([0, 1, 0, 1, 0, 1]), name="toy")
+        >>> raw.feature_names
+        ('x0', 'x1')
+    """
+    parts = []
+    for what, given_x, given_y in (("", x, y), ("_test", x_test, y_test)):
+        if given_x is None and given_y is None and what:
+            continue
+        if given_x is None or given_y is None:
+            raise DataError(f"{name}: only one of x{what} and y{what} was given: give both or neither")
+        part_x, part_y = np.asarray(given_x), np.asarray(given_y)
+        part_x = part_x[..., None] if part_x.ndim == 3 else part_x
+        if part_x.ndim not in (1, 2, 4):  # a vector has a sentence of its own in check_arrays
+            raise DataError(
+                f"{name}: x{what} has shape {part_x.shape}, but (row, feature), (row, height, width) or "
+                "(row, height, width, channel) is wanted: reshape it"
+            )
+        if part_y.dtype.kind == "O" and all(isinstance(value, str) for value in part_y.ravel()):
+            part_y = part_y.astype(str)
+        check_arrays(part_x, part_y, source=name + what)
+        is_image = part_x.ndim == 4
+        if is_image and part_x.dtype != np.uint8 and (part_x.min() < 0 or part_x.max() > 1):
+            raise DataError(
+                f"{name}: x{what} holds images of dtype {part_x.dtype} with values from {part_x.min():g} to "
+                f"{part_x.max():g}, but uint8, or brightness from 0 to 1, is wanted: convert it"
+            )
+        parts.append((part_x, part_y))
+    (x, y), (x_test, y_test) = parts[0], parts[1] if len(parts) > 1 else (None, None)
+    if x_test is not None and (x_test.shape[1:] != x.shape[1:] or x_test.dtype != x.dtype):
+        raise DataError(
+            f"{name}: x_test has rows of shape {x_test.shape[1:]} and dtype {x_test.dtype}, but x has "
+            f"{x.shape[1:]} and {x.dtype}: bring both into one form"
+        )
+    if y_test is not None and y_test.dtype.kind != y.dtype.kind and "U" in (y_test.dtype.kind, y.dtype.kind):
+        raise DataError(f"{name}: y holds {y.dtype} and y_test {y_test.dtype}: bring both into one form")
+    is_table = x.ndim == 2
+    columns = tuple(feature_names or (f"x{i}" for i in range(x.shape[1]))) if is_table else None
+    if columns is not None and len(columns) != x.shape[1]:
+        raise DataError(f"{name}: {len(columns)} feature names were given for {x.shape[1]} columns: give one for each")
+    brightness = None if is_table else 255.0 if x.dtype == np.uint8 else 1.0
+    return Raw(
+        name=name,
+        x=x,
+        y=y,
+        x_test=x_test,
+        y_test=y_test,
+        task=task,
+        feature_names=columns,
+        brightness=brightness,
+        description=f"{len(x)} rows from {name}.",
+    )
 
 
 def check_arrays(

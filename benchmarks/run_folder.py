@@ -26,14 +26,16 @@ __all__ = ["RunFolder", "default_folder"]
 PACKAGES = ("hmcvi", "jax", "jaxlib", "numpyro", "flax", "optax", "arviz", "numpy", "scipy", "scikit-learn")
 
 TREE_ROWS = 2_000
-"""A tree holds predictions of the training rows up to this many, else (and for a GP) of the test rows."""
+"""A tree holds predictions of the training rows up to this many, else (and for a GP) of the first test rows."""
 
 
 def default_folder(experiment: Experiment) -> Path:
     """Return runs/<data>-<model>-<hash>: the same request finds its own folder, another one never does."""
     text = json.dumps(experiment.configuration(), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return Path("runs") / f"{Path(experiment.data).stem}-{experiment.model}-{digest}"
+    name = experiment.data_name
+    stem = Path(name).stem if Path(name).suffix else name.replace("/", "-")
+    return Path("runs") / f"{stem}-{experiment.model}-{digest}"
 
 
 class RunFolder:
@@ -102,7 +104,9 @@ class RunFolder:
     def save_fit(self, fit: Fit, label: str, seed: int, data: Dataset) -> None:
         """Write the fit's ArviZ tree to fits/<label>-seed<seed>.nc."""
         at_training_rows = len(data.x_train) <= TREE_ROWS and not accepts(fit.model, "x_new")
-        tree = to_datatree(fit) if at_training_rows else to_datatree(fit, data.x_test, data.y_test)
+        tree = (
+            to_datatree(fit) if at_training_rows else to_datatree(fit, data.x_test[:TREE_ROWS], data.y_test[:TREE_ROWS])
+        )
         tree.attrs["data_hash"] = data.data_hash
         tree.attrs["made_with"] = json.dumps(_made_with())
         tree.attrs["seed"] = seed

@@ -10,6 +10,7 @@ import numpy as np
 from .raw import DataError, Raw, Task
 
 __all__ = [
+    "check_seen",
     "choose_rows",
     "encode_labels",
     "find_labels",
@@ -19,8 +20,8 @@ __all__ = [
 ]
 
 
-def settle_task(raw: Raw, y: np.ndarray, asked: Task | None) -> Task:
-    """The task that was asked for, that the source knows, or that its targets look like.
+def settle_task(raw: Raw, y: np.ndarray, asked: Task | None) -> tuple[Task, str]:
+    """The task that was asked for, that the source knows, or that its targets look like, and then why ("" else).
 
     Args:
         raw: the data, for its name and for what its source knows.
@@ -31,20 +32,26 @@ def settle_task(raw: Raw, y: np.ndarray, asked: Task | None) -> Task:
         DataError: no such task, one that the source contradicts, or text to regress on.
     """
     if asked not in (None, "classification", "regression"):
-        raise DataError(f"task={asked!r}, but 'classification' or 'regression' is wanted")
+        raise DataError(f"task {asked!r} was asked for, but classification or regression is wanted")
     if raw.task is not None and asked not in (None, raw.task):
-        raise DataError(f"{raw.name} is a {raw.task}, but task={asked!r} was asked for: drop task")
+        raise DataError(f"{raw.name} is a {raw.task}, but {asked} was asked for: drop --task (task=)")
     is_text = y.dtype.kind == "U"
     if asked == "regression" and is_text:
         raise DataError(f"{raw.name}: the target is text ({str(y[0])!r}, ...), which no regression can predict")
     settled = asked or raw.task
     if settled is not None:
-        return settled
+        return settled, ""
     num_distinct = len(np.unique(y))
     # Whole numbers may be counts or ages: labels are few, and each comes back (say, five times).
-    if is_text or (np.array_equal(y, np.floor(y)) and num_distinct <= 50 and 5 * num_distinct <= len(y)):
-        return "classification"
-    return "regression"
+    if is_text:
+        return "classification", f"The target is text with {num_distinct} values: taken for a classification."
+    if np.array_equal(y, np.floor(y)) and num_distinct <= 50 and 5 * num_distinct <= len(y):
+        return (
+            "classification",
+            f"The target has {num_distinct} whole-number values: taken for a classification, unless --task regression.",
+        )
+    why = f"{num_distinct} different numbers"
+    return "regression", f"The target has {why}: taken for a regression, unless --task classification."
 
 
 def encode_labels(raw: Raw, y: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -59,7 +66,7 @@ def encode_labels(raw: Raw, y: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]
         row = int(np.flatnonzero(y != np.floor(y))[0])
         raise DataError(
             f"{raw.name}: the target is {y[row]:g} in row {row} (counted from 0), but class labels are "
-            "whole numbers or text: pass task='regression' or relabel"
+            "whole numbers or text: pass --task regression (task='regression') or relabel"
         )
     values, labels = np.unique(y, return_inverse=True)
     if len(values) < 2:
@@ -123,13 +130,12 @@ def split_rows(
             raise DataError(
                 f"{name}: class {class_names[counts.argmin()]} has {counts.min()} row, but 2 are wanted, "
                 "one to train and one to test on: remove the class or add rows (or, for numbers to predict, "
-                "task='regression')"
+                "--task regression)"
             )
     if num_test < least or len(candidates) - num_test < least:
         raise DataError(
-            f"{name}: {len(candidates)} rows at test_fraction={test_fraction} give "
-            f"{len(candidates) - num_test} to train and {num_test} to test on, but at least {least} of each "
-            "are wanted: add rows or change the fraction"
+            f"{name}: {len(candidates)} rows at a fraction of {test_fraction} give {len(candidates) - num_test} to "
+            f"train and {num_test} to test on, but at least {least} of each are wanted: add rows or change the fraction"
         )
     train, test = train_test_split(
         candidates,
@@ -138,6 +144,28 @@ def split_rows(
         stratify=None if strata is None else strata[candidates],
     )
     return train, test
+
+
+def check_seen(
+    name: str, labels: np.ndarray, train: np.ndarray, others: np.ndarray, class_names: Sequence[str]
+) -> None:
+    """Raise where a label is scored on that no training row has: no model could ever predict it.
+
+    Args:
+        name: what to call the data in the sentence.
+        labels: (row,) labels of all rows.
+        train: (row,) numbers of the training rows.
+        others: (row,) numbers of the validation and test rows.
+        class_names: (class,) names.
+    """
+    unseen = np.setdiff1d(labels[others], labels[train])
+    if len(unseen):
+        label = class_names[int(unseen[0])]
+        count = int((labels[others] == unseen[0]).sum())
+        raise DataError(
+            f"{name}: class {label} is in {count} of the rows to score and in no training row: give it training rows, "
+            f"or hold it out as foreign (--ood held_out:{label})"
+        )
 
 
 def choose_rows(

@@ -12,7 +12,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from .evaluate import REFERENCE, TEST
+from .evaluate import REFERENCE
 from .experiment import UsageError
 
 __all__ = ["COLUMNS", "average_seeds", "print_scoreboard", "read_run", "scoreboard"]
@@ -21,6 +21,9 @@ COLUMNS = ("seed", "method", "set", "score", "value", "standard_error", "monte_c
 
 WIDTH = 100
 """Columns of text that a scoreboard fits in."""
+
+CELL_WIDTH = 22
+"""Columns of text that a cell takes, as in "0.979 ±0.008 (±0.000)": a long name is wrapped, a number never cut."""
 
 METHODS_PER_TABLE = 3
 """More methods are laid out in further tables beneath, each beside nuts."""
@@ -68,9 +71,9 @@ def scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], methods: Sequenc
     """
     averaged = average_seeds(table).set_index(["set", "score", "method"])
     board = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold", width=WIDTH)
-    board.add_column("", no_wrap=True)
+    board.add_column("", overflow="fold")
     for method in methods:
-        board.add_column(method, justify="right", no_wrap=True)
+        board.add_column(method, justify="right", no_wrap=True, min_width=CELL_WIDTH)
 
     def section(title: str) -> None:
         board.add_row()
@@ -104,9 +107,10 @@ def scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], methods: Sequenc
                 cells.append("–")
         board.add_row(f"  {label}", *cells)
 
-    section(f"test, {summary['sets'][TEST]} rows")
-    for score in by_set[TEST]:
-        line(TEST, score, f"{score} {BETTER.get(score, '')}".rstrip())
+    inside = next(iter(summary["sets"]))
+    section(f"{inside}, {summary['sets'][inside]:,} rows")
+    for score in by_set[inside]:
+        line(inside, score, f"{score} {BETTER.get(score, '')}".rstrip())
     for part in by_set:
         if part.startswith("minus "):
             section(f"difference from {part.removeprefix('minus ')}")
@@ -119,11 +123,29 @@ def scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], methods: Sequenc
     elif REFERENCE in fits:
         section("distance to nuts")
         board.add_row("  none: nuts is unconverged")
-    foreign = [part for part in summary["sets"] if part != TEST]
+    shifts = summary.get("shifts", {})
+    graded = [part for parts in shifts.values() for part in parts]
+    foreign = [part for part in summary["sets"] if part != inside and part not in graded]
     for score in ON_BOARD if foreign else ():
         section(f"{score.replace('auroc', 'AUROC')} ↑")
         for part in foreign:
-            line(part, score, f"{part}, {summary['sets'][part]} rows")
+            line(part, score, f"{part}, {summary['sets'][part]:,} rows")
+    for shift, parts in shifts.items():
+        section(f"{shift}, severities 1 to {len(parts)}")
+        for score in by_set[inside]:
+            if (parts[0], score) not in averaged.index.droplevel("method"):
+                continue
+            cells = []
+            for method in methods:
+                values = averaged.loc[[(part, score, method) for part in parts]].mean()
+                cells.append(_cell(values["value"], values["standard_error"], values["monte_carlo_error"]))
+            board.add_row(f"  {score} {BETTER.get(score, '')}".rstrip(), *cells)
+    gaps = [part for part in foreign if (part, "rmse") in averaged.index.droplevel("method")]
+    for part in gaps:
+        section(f"{part}, {summary['sets'][part]:,} rows")
+        for score in by_set[part]:
+            if score in by_set[inside]:
+                line(part, score, f"{score} {BETTER.get(score, '')}".rstrip())
     return board
 
 
@@ -145,7 +167,8 @@ def print_scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], console: C
     console.print(
         f"\nvalue ± {error} (± the posterior's Monte Carlo error, by jackknife over batches of draws); entropies "
         "and nll in nats. ↑ higher is better, ↓ lower. AUROC: how well an uncertainty tells OOD rows from test rows, "
-        "0.5 is chance. nuts' distance to itself is the noise floor, between two halves of its chains. Methods share "
+        "0.5 is chance. Under a graded shift: the mean over its severities. "
+        "nuts' distance to itself is the noise floor, between two halves of its chains. Methods share "
         "their test rows, so that their errors go together: judge them by the paired differences.",
         style="dim",
     )

@@ -26,6 +26,7 @@ __all__ = [
     "FitError",
     "Method",
     "Model",
+    "as_floats",
     "check_data",
     "fit",
     "initial_values",
@@ -48,7 +49,7 @@ class Fit:
     Attributes:
         model: the model function that was fitted.
         method: the method, with its hyperparameters.
-        x: training inputs (row, feature...).
+        x: training inputs (row, feature...), floating point, or uint8 images.
         y: training targets (row,).
         key: the random key of the fit.
         draws: posterior draws by site, each (chain, draw, *site shape), in the constrained space. The variational
@@ -117,7 +118,8 @@ def fit(key: jax.Array, model: Model, x: Any, y: Any, method: Method, *, progres
     Arguments:
         key: random key; the same key gives the same draws on the same machine and chain method.
         model: `model(x, y=None, *, num_rows=None, ...)`; see the design's contract in the README.
-        x: inputs (row, feature...), floating point.
+        x: inputs (row, feature...), floating point; uint8 is taken for images, which stay as small as they are and
+            reach the model as x / 255, minibatch by minibatch.
         y: labels (integers) or targets (floating point) (row,).
         method: `NUTS(...)`, `SVI(...)` or `BayesByBackprop(...)`.
         progress: whether to show a progress bar on standard error; by default where that is a terminal.
@@ -150,7 +152,8 @@ def fit(key: jax.Array, model: Model, x: Any, y: Any, method: Method, *, progres
 def check_data(x: Any, y: Any) -> tuple[jax.Array, jax.Array]:
     """Return (x, y) as JAX arrays, or raise ValueError with one sentence that says what to mend.
 
-    Integer x becomes floating point; x and y may be anything that NumPy reads as arrays of numbers.
+    Integer x becomes floating point, but uint8 images stay as they are until `as_floats`; x and y may be anything
+    that NumPy reads as arrays of numbers.
     """
     arrays = {}
     for name, given in (("x", x), ("y", y)):
@@ -177,9 +180,15 @@ def check_data(x: Any, y: Any) -> tuple[jax.Array, jax.Array]:
         raise ValueError("x and y have no rows: the split is empty")
     if y.dtype.kind == "b":
         y = y.astype(np.int32)
-    x_array = jnp.asarray(x) if x.dtype.kind == "f" else jnp.asarray(x, jnp.result_type(float))
-    y_array = jnp.asarray(y) if y.dtype.kind != "f" else jnp.asarray(y, x_array.dtype)
+    kept = x.dtype.kind == "f" or x.dtype == np.uint8
+    x_array = jnp.asarray(x) if kept else jnp.asarray(x, jnp.result_type(float))
+    y_array = jnp.asarray(y) if y.dtype.kind != "f" else jnp.asarray(y, as_floats(x_array[:1]).dtype)
     return x_array, y_array
+
+
+def as_floats(x: jax.Array) -> jax.Array:
+    """Return inputs as a model takes them: uint8 images as brightness from 0 to 1, all else unchanged."""
+    return x.astype(jnp.result_type(float)) / 255 if x.dtype == jnp.uint8 else x
 
 
 def accepts(model: Model, argument: str) -> bool:
@@ -209,7 +218,7 @@ def latent_sites(
     observed = []
 
     def run(key: jax.Array, x: jax.Array) -> None:
-        trace = handlers.trace(handlers.seed(model, key)).get_trace(x, y, **kwargs)
+        trace = handlers.trace(handlers.seed(model, key)).get_trace(as_floats(x), y, **kwargs)
         for name, site in trace.items():
             if site["type"] == "layer":
                 layers[name] = site
@@ -280,7 +289,7 @@ def _likelihood_scale(model: Model, x: jax.Array, y: jax.Array, num_rows: int) -
     scales = []
 
     def run(key: jax.Array, x: jax.Array) -> None:
-        trace = handlers.trace(handlers.seed(model, key)).get_trace(x, y, num_rows=num_rows)
+        trace = handlers.trace(handlers.seed(model, key)).get_trace(as_floats(x), y, num_rows=num_rows)
         scales.append(trace["y"]["scale"])
 
     jax.eval_shape(run, jax.random.key(0), x)
@@ -294,5 +303,6 @@ def initial_values(key: jax.Array, model: Model, x: jax.Array, y: jax.Array) -> 
     initialisation of a network, where NumPyro's default (uniform on (−2, 2) for every weight) saturates it.
     """
     with numpyro.validation_enabled(False):
-        parameters = initialize_model(key, model, init_strategy=init_to_sample, model_args=(x, y)).param_info
+        arguments = (as_floats(x), y)
+        parameters = initialize_model(key, model, init_strategy=init_to_sample, model_args=arguments).param_info
     return dict(parameters.z)

@@ -15,7 +15,7 @@ import numpyro.infer
 from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 
-from .base import Fit, Model, latent_sites
+from .base import Fit, Model, as_floats, latent_sites
 from .progress import Progress
 
 __all__ = ["NUTS"]
@@ -72,6 +72,7 @@ class NUTS:
     def fit(self, key: jax.Array, model: Model, x: jax.Array, y: jax.Array, progress: Progress) -> Fit:
         """Draw from the posterior; see `hmcvi.inference.fit`."""
         sites, _ = latent_sites(model, x, y)
+        given, x = x, as_floats(x)  # once: every gradient reads all rows
         chain_keys = jax.random.split(key, self.num_chains)
         # Two kernels: initialising many chains at once leaves a kernel that can only sample them in lock step.
         kernel, starter = self._kernel(model), self._kernel(model)
@@ -99,7 +100,7 @@ class NUTS:
         return Fit(
             model=model,
             method=self,
-            x=x,
+            x=given,
             y=y,
             key=key,
             draws={name: draws[name] for name in sites},

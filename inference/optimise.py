@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from .base import FitError
+from .base import FitError, as_floats
 from .progress import Progress
 
 __all__ = ["Optimised", "Schedule", "check_optimisation", "minimise", "plateaued"]
@@ -124,13 +124,14 @@ def minimise(
                 x_batch, y_batch = x[batch], y[batch]
             else:
                 x_batch, y_batch = x, y
-            value, gradient = jax.value_and_grad(loss)(params, jax.random.fold_in(key_noise, step), x_batch, y_batch)
+            key_step = jax.random.fold_in(key_noise, step)
+            value, gradient = jax.value_and_grad(loss)(params, key_step, as_floats(x_batch), y_batch)
             direction, moments = adam.update(gradient, moments, params)
             size = rate(step, decay_start)
             params = jax.tree.map(lambda p, d: (p - size * d).astype(p.dtype), params, direction)
             return params, moments, order, losses.at[i].set(value)
 
-        losses = jnp.zeros(window, x.dtype)
+        losses = jnp.zeros(window, as_floats(x[:1]).dtype)
         *state, losses = lax.fori_loop(0, length, one_step, (*state, losses))
         return tuple(state), losses
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from jaxtyping import Float
 from numpyro import handlers
 from numpyro.distributions.distribution import ExpandedDistribution, Independent, MaskedDistribution
 
-from .base import Fit, accepts, check_data
+from .base import Fit, accepts, as_floats, check_data
 
 __all__ = ["ClassPredictive", "NormalPredictive", "Predictive", "predict", "predict_draws"]
 
@@ -25,6 +26,11 @@ NUM_BATCHES = 20
 MAX_BYTES = 2**28
 """Memory bound of a prediction: 256 MiB of working space beside the result, and as much for the result itself."""
 
+MOST_ROWS = 4096
+"""Rows in one chunk at most."""
+
+_PROGRAMS: weakref.WeakKeyDictionary[Fit, dict[Any, Any]] = weakref.WeakKeyDictionary()
+"""Compiled predictions of each fit that is alive: a scoreboard asks the same fit for many sets of one size."""
 
 KEY_OF_PREDICTIONS = 0x70726564
 """Folded into the fit's key: a number that no split of the key inside a fit comes to."""
@@ -134,7 +140,7 @@ def predict(fit: Fit, x: Any, y: Any = None, *, max_bytes: int = MAX_BYTES) -> P
     kind, width = _outcome_shape(fit, x)
     if targets is not None and kind == "class":
         targets = jnp.asarray(check_labels(np.asarray(targets), width))
-    itemsize = fit.x.dtype.itemsize
+    itemsize = as_floats(fit.x[:1]).dtype.itemsize
     per_row = itemsize * (NUM_BATCHES * (width + 1) if kind == "class" else 3 * num_draws)
     per_row += itemsize * num_draws * (targets is not None)
     if per_row * len(x) > max_bytes:
@@ -143,7 +149,7 @@ def predict(fit: Fit, x: Any, y: Any = None, *, max_bytes: int = MAX_BYTES) -> P
             f"{max_bytes / 2**20:.0f} MiB: predict {max(max_bytes // per_row, 1)} rows at a time or raise max_bytes"
         )
     reduce = _reduce_classes if kind == "class" else _keep_normals
-    parts = _in_row_chunks(fit, x, targets, lambda *args: reduce(batch.ravel(), *args), max_bytes)
+    parts = _in_row_chunks(fit, x, targets, reduce, max_bytes)
     log_likelihood = None
     if targets is not None:
         log_likelihood = parts.pop("log_likelihood").reshape(fit.num_chains, fit.num_draws, len(x))
@@ -163,7 +169,7 @@ def predict_draws(fit: Fit, x: Any, *, max_bytes: int = MAX_BYTES) -> Float[np.n
     """
     x = _check_inputs(fit, x, None)
     kind, width = _outcome_shape(fit, x)
-    size = fit.x.dtype.itemsize * fit.num_chains * fit.num_draws * len(x) * width
+    size = as_floats(fit.x[:1]).dtype.itemsize * fit.num_chains * fit.num_draws * len(x) * width
     if size > max_bytes:
         raise ValueError(f"draws of {len(x)} rows take {size / 2**20:.0f} MiB, over max_bytes: use predict, or less")
     parts = _in_row_chunks(fit, x, None, _keep_outputs, max_bytes)
@@ -223,6 +229,13 @@ def _check_inputs(fit: Fit, x: Any, y: Any) -> jax.Array:
     array, _ = check_data(x, zeros)
     if array.shape[1:] != fit.x.shape[1:]:
         raise ValueError(f"x has rows of shape {array.shape[1:]} and the fit was trained on {fit.x.shape[1:]}")
+    if array.dtype == fit.x.dtype or fit.x.dtype == jnp.uint8:
+        return array
+    if array.dtype == jnp.uint8:
+        raise ValueError(
+            f"x holds uint8 (images, read as x / 255) and the fit was trained on {fit.x.dtype}: convert x as the "
+            "training inputs were"
+        )
     return array.astype(fit.x.dtype)
 
 
@@ -238,7 +251,7 @@ def _outcome_shape(fit: Fit, x: jax.Array) -> tuple[str, int]:
     kind = []
 
     def run(x: jax.Array) -> jax.Array:
-        name, outputs = _outputs(fit, draw, x, jax.random.key(0), fit.x, fit.y)
+        name, outputs = _outputs(fit, draw, as_floats(x), jax.random.key(0), as_floats(fit.x), fit.y)
         kind.append(name)
         return outputs
 
@@ -249,8 +262,9 @@ def _outcome_shape(fit: Fit, x: jax.Array) -> tuple[str, int]:
 Reduce = Callable[..., Any]
 
 
-def _reduce_classes(batch: np.ndarray, outputs: Any, draws: Any, keys: Any, y: Any, rows: int, width: int) -> Any:
+def _reduce_classes(fit: Fit, outputs: Any, draws: Any, keys: Any, y: Any, rows: int, width: int) -> Any:
     """Add up probabilities and entropies by batch while the draws go by; keep only log-likelihoods draw by draw."""
+    batch = _batches(fit.num_chains, fit.num_draws).ravel()
     batch_index = jnp.asarray(batch)
     num_batches = int(batch.max()) + 1
 
@@ -272,14 +286,14 @@ def _reduce_classes(batch: np.ndarray, outputs: Any, draws: Any, keys: Any, y: A
     return result if y is None else result | {"log_likelihood": log_likelihood}
 
 
-def _keep_normals(batch: np.ndarray, outputs: Any, draws: Any, keys: Any, y: Any, rows: int, width: int) -> Any:
+def _keep_normals(fit: Fit, outputs: Any, draws: Any, keys: Any, y: Any, rows: int, width: int) -> Any:
     kept = lax.map(lambda item: outputs(*item), (draws, keys))
     loc, scale = kept[..., 0], kept[..., 1]
     result = {"loc": loc, "scale": scale, "noise": kept[..., 2]}
     return result if y is None else result | {"log_likelihood": dist.Normal(loc, scale).log_prob(y)}
 
 
-def _keep_outputs(outputs: Any, draws: Any, keys: Any, y: Any, rows: int, width: int) -> Any:
+def _keep_outputs(fit: Fit, outputs: Any, draws: Any, keys: Any, y: Any, rows: int, width: int) -> Any:
     return {"outputs": lax.map(lambda item: outputs(*item), (draws, keys))}
 
 
@@ -290,19 +304,24 @@ def _in_row_chunks(fit: Fit, x: jax.Array, y: Any, reduce: Reduce, max_bytes: in
     _, width = _outcome_shape(fit, x)
 
     def run(draws: Any, keys: Any, x: Any, y: Any, x_train: Any, y_train: Any) -> Any:
+        x, x_train = as_floats(x), as_floats(x_train)
+
         def outputs(draw: Any, key: jax.Array) -> jax.Array:
             return _outputs(fit, draw, x, key, x_train, y_train)[1]
 
-        return reduce(outputs, draws, keys, y, len(x), width)
+        return reduce(fit, outputs, draws, keys, y, len(x), width)
 
-    chunk = min(len(x), 4096)
-    while True:
+    programs = _PROGRAMS.setdefault(fit, {})
+    asked = (reduce, min(len(x), MOST_ROWS), x.dtype, y is None, max_bytes)
+    chunk, compiled = programs.get(asked, (asked[1], None))
+    while compiled is None:
         arguments = (draws, keys, x[:chunk], None if y is None else y[:chunk], fit.x, fit.y)
         compiled = jax.jit(run).lower(*arguments).compile()
         analysis = compiled.memory_analysis()
         if chunk == 1 or analysis is None or analysis.temp_size_in_bytes <= max_bytes:
-            break
-        chunk = -(-chunk // 2)
+            programs[asked] = chunk, compiled
+        else:
+            chunk, compiled = -(-chunk // 2), None
     pieces: dict[str, list[np.ndarray]] = {}  # rows are the second axis of every piece
     for start in range(0, len(x), chunk):
         # The last chunk reaches back so that every chunk has one shape, and one program serves all.

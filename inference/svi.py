@@ -14,7 +14,7 @@ from numpyro.infer import SVI as NumPyroSVI
 from numpyro.infer import Trace_ELBO, TraceMeanField_ELBO, init_to_value
 from numpyro.infer.autoguide import AutoGuide, AutoNormal
 
-from .base import Fit, Model, initial_values, latent_sites, minibatches
+from .base import Fit, Model, as_floats, initial_values, latent_sites, minibatches
 from .optimise import Schedule, check_optimisation, minimise
 from .progress import Progress
 
@@ -63,7 +63,7 @@ class SVI:
         sites, _ = latent_sites(model, x, y)
         batch_model, batch_size = minibatches(model, x, y, self.batch_size)
         key_init, key_steps, key_draws, key_guide = jax.random.split(key, 4)
-        x_batch, y_batch = x[:batch_size], y[:batch_size]
+        x_batch, y_batch = as_floats(x[:batch_size]), y[:batch_size]
         start = initial_values(key_init, batch_model, x_batch, y_batch)
         start = {name: biject_to(sites[name].support)(value) for name, value in start.items()}
         elbo_class = TraceMeanField_ELBO if self.guide is AutoNormal else Trace_ELBO

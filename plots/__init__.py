@@ -7,6 +7,7 @@ return its plot collection. :func:`save` writes any of them.
 from .calibration import interval_coverage, reliability
 from .posterior import forest, rank
 from .regression import Band, predictive_bands
+from .shift import severity_curves
 from .style import COLUMN_WIDTH, PAGE_WIDTH, Look, context, looks, save
 from .training import loss_curves
 from .uncertainty import entropy_histograms
@@ -26,4 +27,5 @@ __all__ = [
     "rank",
     "reliability",
     "save",
+    "severity_curves",
 ]

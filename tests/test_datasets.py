@@ -181,34 +181,34 @@ def test_held_out_inputs_are_scaled_like_training_rows_and_limited_like_test_row
     ("options", "sentence"),
     [
         (
-            {"name_or_file": "digitz"},
+            {"source": "digitz"},
             r"no data set 'digitz'; did you mean digits\? known are breast_cancer, .*",
         ),
-        ({"name_or_file": "qqq"}, r"no data set 'qqq': known are .*give a \.npz, \.csv or \.parquet file"),
+        ({"source": "qqq"}, r"no data set 'qqq': known are .*give a \.npz, \.csv or \.parquet file"),
         ({"seed": -1}, r"seed=-1, but a whole number from 0"),
         ({"test_fraction": 1.0}, r"test_fraction=1.0, but a number between 0 and 1"),
         ({"test_fraction": 0.001}, r"at least 10 of each are wanted: add rows or change the fraction"),
         ({"rows": 5000}, r"rows=5000, but digits has 1437 training rows in 10 classes: ask for 10 to 1437"),
         ({"rows": 3}, r"rows=3, but .* ask for 10 to 1437"),
         ({"test_rows": 361}, r"test_rows=361, but digits has 360 test rows: ask for 1 to 360"),
-        ({"target": "price"}, r"target='price' .* digits has its own target: drop target"),
-        ({"task": "regression"}, r"digits is a classification, but task='regression' was asked for"),
-        ({"task": "ranking"}, r"task='ranking', but 'classification' or 'regression' is wanted"),
+        ({"target": "price"}, r"target 'price' .* digits has its own target: drop it"),
+        ({"task": "regression"}, r"digits is a classification, but regression was asked for: drop --task"),
+        ({"task": "ranking"}, r"task 'ranking' was asked for, but classification or regression is wanted"),
         ({"held_out_classes": (10,)}, r"digits has no class 10 to hold out: its classes are 0, 1, .*, 9"),
         (
             {"held_out_classes": range(9)},
             r"holding out 9 of the 10 classes of digits leaves 1, but at least 2",
         ),
-        ({"name_or_file": "wine", "image": True}, r"wine is tabular \(13 features\).* use mlp or gp"),
+        ({"source": "wine", "image": True}, r"wine is tabular \(13 features\).* use mlp or gp"),
         (
-            {"name_or_file": "diabetes", "held_out_classes": (1,)},
+            {"source": "diabetes", "held_out_classes": (1,)},
             r"diabetes is a regression .* drop held_out",
         ),
     ],
 )
 def test_requests_that_cannot_be_met_say_what_to_do(options, sentence):
     with pytest.raises(DataError, match=sentence):
-        load(**{"name_or_file": "digits", "seed": 0, **options})
+        load(**{"source": "digits", "seed": 0, **options})
 
 
 def test_neither_jax_nor_a_data_library_is_imported_until_it_is_needed():

@@ -7,7 +7,6 @@ import pytest
 
 from hmcvi.benchmarks.datasets import Dataset, load
 from hmcvi.benchmarks.evaluate import (
-    TEST,
     Evaluation,
     _ClassScores,
     _NormalScores,
@@ -43,25 +42,26 @@ def named(rows: list) -> dict:
 
 def test_classification_scores_are_those_of_the_mixture(digits: Dataset) -> None:
     predictions = class_predictive(np.random.default_rng(0), len(digits.x_test))
-    rows = named(_ClassScores(predictions, digits).test_rows())
+    rows = named(_ClassScores(predictions, digits.y_test).rows("test"))
     probs = predictions.batch_probs.mean(0)
-    assert rows[TEST, "accuracy"].value == scores.accuracy(probs, digits.y_test).value
+    assert rows["test", "accuracy"].value == scores.accuracy(probs, digits.y_test).value
     nll = scores.negative_log_likelihood(probs, digits.y_test)
-    assert rows[TEST, "nll"].value == pytest.approx(nll.value)
-    assert rows[TEST, "nll"].standard_error == pytest.approx(nll.standard_error)
-    parts = [rows[TEST, f"entropy, {part}"].value for part in ("total", "aleatoric", "epistemic")]
+    assert rows["test", "nll"].value == pytest.approx(nll.value)
+    assert rows["test", "nll"].standard_error == pytest.approx(nll.standard_error)
+    parts = [rows["test", f"entropy, {part}"].value for part in ("total", "aleatoric", "epistemic")]
     assert parts[0] == pytest.approx(parts[1] + parts[2])
 
 
 def test_monte_carlo_error_is_the_spread_between_batches(digits: Dataset) -> None:
     """For a mean over draws the jackknife is sd / √batches exactly; more noise between batches, more error."""
     predictions = class_predictive(np.random.default_rng(1), len(digits.x_test))
-    aleatoric = named(_ClassScores(predictions, digits).test_rows())[TEST, "entropy, aleatoric"]
+    aleatoric = named(_ClassScores(predictions, digits.y_test).rows("test"))["test", "entropy, aleatoric"]
     batches = predictions.batch_entropy.mean(1)
     assert aleatoric.monte_carlo_error == pytest.approx(batches.std(ddof=1) / np.sqrt(20))
     noisy = class_predictive(np.random.default_rng(1), len(digits.x_test), spread=1.5)
     quiet_error, noisy_error = (
-        named(_ClassScores(p, digits).test_rows())[TEST, "nll"].monte_carlo_error for p in (predictions, noisy)
+        named(_ClassScores(p, digits.y_test).rows("test", {"nll"}))["test", "nll"].monte_carlo_error
+        for p in (predictions, noisy)
     )
     assert noisy_error > 2 * quiet_error
 
@@ -72,30 +72,33 @@ def test_regression_scores_come_in_the_unit_of_the_target(diabetes: Dataset) -> 
     loc = diabetes.y_test + rng.normal(size=(2, 100, rows_)) * 0.1
     batch = np.repeat(np.arange(20).reshape(2, 10), 10, axis=1)
     predictions = NormalPredictive(loc, np.full_like(loc, 0.5), batch)
-    rows = named(_NormalScores(predictions, diabetes).test_rows())
+    rows = named(_NormalScores(predictions, diabetes, diabetes.y_test).rows("test"))
     error = (loc.mean((0, 1)) - diabetes.y_test) * diabetes.target_scale
-    assert rows[TEST, "rmse"].value == pytest.approx(np.sqrt((error**2).mean()))
-    width = rows[TEST, "width of 90%"].value / diabetes.target_scale
+    assert rows["test", "rmse"].value == pytest.approx(np.sqrt((error**2).mean()))
+    width = rows["test", "width of 90%"].value / diabetes.target_scale
     # The mixture's sd is √(0.5² + 0.1²) = 0.51 and it is all but Normal.
     assert width == pytest.approx(2 * 1.645 * 0.51, rel=0.01)
 
 
 def test_ood_rows_tell_sets_apart_and_pair_batches() -> None:
     """An uncertainty that is higher by far on the OOD rows in every batch has AUROC 1 with no Monte Carlo error."""
-    inside = lambda weights: {"entropy": np.linspace(0, 1, 50)}  # noqa: E731
-    outside = lambda weights: {"entropy": np.linspace(2, 3, 40)}  # noqa: E731
-    rows = named(_ood_rows("noise", inside, outside, 20))
+    sure, unsure = np.eye(8)[np.zeros(50, int)] * 0.9 + 0.0125, np.full((40, 8), 1 / 8)
+    inside, outside = (
+        _ClassScores(ClassPredictive(np.stack([p] * 20), np.zeros((20, len(p))), np.full(20, 50)), None)
+        for p in (sure, unsure)
+    )
+    rows = named(_ood_rows("noise", inside, outside))
     assert rows["noise", "auroc, entropy"].value == 1
     assert rows["noise", "auroc, entropy"].monte_carlo_error == 0
     assert rows["noise", "fpr95, entropy"].value == 0
-    assert rows["noise", "mean entropy"].value == pytest.approx(2.5)
+    assert rows["noise", "mean entropy"].value == pytest.approx(np.log(8))
 
 
 def test_noise_floor_is_the_distance_between_halves_and_lies_below_a_real_distance(digits: Dataset) -> None:
     rng = np.random.default_rng(3)
     reference = class_predictive(rng, len(digits.x_test))
     other = class_predictive(np.random.default_rng(4), len(digits.x_test))
-    ours, theirs = (Evaluation([], p, {}, None) for p in (other, reference))
+    ours, theirs = (Evaluation([], p, 1000, {}, None) for p in (other, reference))
     floor, distance = named(distance_rows(theirs, theirs, digits)), named(distance_rows(ours, theirs, digits))
     halves = reference.batch_probs[:10].mean(0), reference.batch_probs[10:].mean(0)
     expected = scores.total_variation(*halves).value
@@ -110,9 +113,9 @@ def test_regression_distance_is_the_shift_in_the_unit_of_the_target(diabetes: Da
     batch = np.repeat(np.arange(20).reshape(4, 5), 10, axis=1)
     reference = NormalPredictive(loc, np.ones_like(loc), batch)
     shifted = NormalPredictive(loc + 2, np.ones_like(loc), batch)
-    rows = distance_rows(Evaluation([], shifted, {}, None), Evaluation([], reference, {}, None), diabetes)
+    rows = distance_rows(Evaluation([], shifted, 200, {}, None), Evaluation([], reference, 200, {}, None), diabetes)
     assert rows[0].value == pytest.approx(2 * diabetes.target_scale)
-    floor = distance_rows(*[Evaluation([], reference, {}, None)] * 2, diabetes)
+    floor = distance_rows(*[Evaluation([], reference, 200, {}, None)] * 2, diabetes)
     assert floor[0].value < 0.2 * rows[0].value
 
 
@@ -120,7 +123,9 @@ def test_paired_differences_are_those_of_the_scores_with_less_error_than_either(
     rng = np.random.default_rng(6)
     one = class_predictive(rng, len(digits.x_test))
     other = ClassPredictive(one.batch_probs * 0.98 + 0.02 / 8, one.batch_entropy, one.batch_size)
-    rows = named(paired_rows(Evaluation([], one, {}, None), Evaluation([], other, {}, None), digits, "minus svi"))
+    rows = named(
+        paired_rows(Evaluation([], one, 1000, {}, None), Evaluation([], other, 1000, {}, None), digits, "minus svi")
+    )
     nlls = [scores.negative_log_likelihood(p.probs, digits.y_test) for p in (one, other)]
     assert rows["minus svi", "nll"].value == pytest.approx(nlls[0].value - nlls[1].value)
     assert 0 < rows["minus svi", "nll"].standard_error < 0.5 * nlls[0].standard_error

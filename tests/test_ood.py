@@ -116,7 +116,7 @@ def test_gaussian_noise_has_its_sd(wine):
     # sd of an sd's estimate: sd/√(2n); four of them, false alarm 6e-5
     assert abs(added.std() - 2) < 4 * 2 / np.sqrt(2 * added.size)
     assert ood.make("gaussian_noise:2", wine, seed=0).description == (
-        "The test rows plus Normal noise of sd 2 (images clipped to 0 to 1)."
+        "The test rows, plus Normal noise of sd 2 (images clipped to 0 to 1)."
     )
 
 
@@ -183,27 +183,28 @@ def test_another_data_set_is_resized_and_has_its_channels_changed(colours, digit
     made = ood.make("digits", colours, seed=0)
     assert made.x.shape == colours.x_test.shape
     np.testing.assert_array_equal(made.x[..., 0], made.x[..., 2])
-    assert made.description == (
-        "12 test images of digits, their grey in all 3 channels, resized from 8x8 to 6x4 (linear)."
-    )
+    assert made.description == ("12 images of digits, their grey in all 3 channels, resized from 8x8 to 6x4 (linear).")
     assert made.x.max() > 0.5
 
 
 def test_colour_images_become_grey(images, colours, monkeypatch):
     monkeypatch.setattr(ood, "_IMAGE_SETS", (*ood._IMAGE_SETS, "colours"))
-    monkeypatch.setattr(datasets, "load", lambda *args, **options: colours)
+    pixels = np.random.default_rng(1).integers(0, 256, (12, 6, 4, 3), dtype=np.uint8)
+    monkeypatch.setattr(
+        datasets, "read", lambda *args, **options: datasets.arrays(pixels, np.arange(12), name="colours")
+    )
     made = ood.make("colours", images, seed=0)
     assert made.x.shape == (12, 8, 8, 1)
     # linear resizing and luma are both averages with weights that add up to one
-    assert abs(made.x.mean() - colours.x_test.mean()) < 0.05
+    assert abs(made.x.mean() - pixels.mean() / 255) < 0.05
     assert "made grey, resized from 6x4 to 8x8" in made.description
 
 
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("permutatoin", r"no OOD set 'permutatoin'; did you mean permutation\? known are brightness, .*"),
-        ("qqq", r"no OOD set 'qqq': known are brightness, cifar10, contrast"),
+        ("permutatoin", r"no OOD set 'permutatoin'; did you mean permutation\? known are blur, brightness, .*"),
+        ("qqq", r"no OOD set 'qqq': known are blur, brightness, cifar10, contrast"),
         (
             "contrast:2",
             r"contrast:2, but a factor from 0 to below 1 is wanted: write for example contrast:0.3",
