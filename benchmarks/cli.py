@@ -54,6 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prepare.add_argument("name", metavar="NAME", help="such as kmnist, or emnist/letters")
     for action in (listing, prepare):
         _add_data_dir(action)
+    try:
+        _check_prepared(arguments)
+    except ValueError as error:
+        return _fail(error, status=2)
     if "compare" in arguments[:1]:
         # What there is to choose from is known to modules that take seconds to import: only this command pays.
         _add_compare_options(compare)
@@ -71,6 +75,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("hmcvi: interrupted; the same command continues from the last finished fit", file=sys.stderr)
         return 130
     return 0
+
+
+def _check_prepared(arguments: Sequence[str]) -> None:
+    """Raise DataError where a TFDS set is asked for that is not prepared: at once, before JAX is imported."""
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+    parser.add_argument("--data")
+    parser.add_argument("--data-dir")
+    try:
+        asked, _ = parser.parse_known_args(arguments)
+    except argparse.ArgumentError:
+        return  # the whole parser says it better
+    if asked.data is None:
+        return
+    from . import datasets
+    from .tfds_catalogue import find_prepared
+
+    if datasets.is_tfds_source(asked.data, data_dir=asked.data_dir):
+        find_prepared(asked.data, data_dir=asked.data_dir)
 
 
 def _fail(error: Exception, status: int) -> int:

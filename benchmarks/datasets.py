@@ -321,8 +321,7 @@ def read(
         return source
     name = os.fspath(source)
     path = Path(name).expanduser()
-    is_file = path.suffix.lower() in SUFFIXES or path.is_file()
-    if is_file and name not in BUNDLED:
+    if _is_file(name):
         if image_size is not None:
             raise DataError(f"image size {image_size} was asked for, but {path.name} is a file: resize it beforehand")
         return read_file(path, target=target)
@@ -332,7 +331,7 @@ def read(
         if image_size is not None:
             raise DataError(f"image size {image_size} was asked for, but only TFDS sets are resized: drop it")
         return BUNDLED[name](seed)
-    if is_tfds_name(name, data_dir=data_dir):
+    if is_tfds_source(name, data_dir=data_dir):
         return read_images(name, data_dir=data_dir, image_size=image_size)
     close = difflib.get_close_matches(name, known(), n=1)
     raise DataError(
@@ -341,8 +340,10 @@ def read(
     )
 
 
-def is_tfds_name(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> bool:
-    """Whether a name is that of a TFDS set, prepared or not."""
+def is_tfds_source(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> bool:
+    """Whether a source is a TFDS set, prepared or not, and neither bundled nor a file."""
+    if name in BUNDLED or _is_file(name):
+        return False
     if name in TFDS_NAMES:
         return True
     from .tfds_catalogue import data_folder, is_known_to_tfds
@@ -350,6 +351,11 @@ def is_tfds_name(name: str, *, data_dir: str | os.PathLike[str] | None = None) -
     if not name or name != name.strip("/. ") or ".." in name:
         return False
     return (data_folder(data_dir) / name).is_dir() or is_known_to_tfds(name)
+
+
+def _is_file(name: str) -> bool:
+    path = Path(name).expanduser()
+    return name not in BUNDLED and (path.suffix.lower() in SUFFIXES or path.is_file())
 
 
 def _find_gap(

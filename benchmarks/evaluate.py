@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
@@ -94,7 +95,7 @@ def _thin(fit: Fit, rows: int) -> Fit:
     """Every k-th draw, where predictions at this many rows by all of them would take too long or too much memory."""
     draws = fit.num_chains * fit.num_draws
     affordable = min(MOST_OPERATIONS / max(prediction_operations(fit), 1.0), MOST_VALUES / 3) / rows
-    step = max(draws // max(int(affordable), min(LEAST_DRAWS, draws)), 1)
+    step = min(math.ceil(draws / max(affordable, 1.0)), max(draws // LEAST_DRAWS, 1))
     if step == 1:
         return fit
     return dataclasses.replace(fit, draws={site: values[:, ::step] for site, values in fit.draws.items()})

@@ -210,7 +210,7 @@ def make(name: str, dataset: datasets.Dataset, *, seed: int, data_dir: str | os.
         (x, source), y = _held_out(dataset, argument), None
     elif kind == "gap":
         x, y, source = _gap(dataset, argument)
-    elif kind in SHIFTS or not (kind in _IMAGE_SETS or datasets.is_tfds_name(kind, data_dir=data_dir)):
+    elif kind in SHIFTS or not (kind in _IMAGE_SETS or datasets.is_tfds_source(kind, data_dir=data_dir)):
         others = [first, *others]
     else:
         if rest:

@@ -314,8 +314,13 @@ def _convert(name: str, folder: Path) -> None:
         rewritten.write_text(json.dumps(info, indent=2))
         for partial, target in reversed(made.items()):  # the info first: without files, its word does no harm
             partial.replace(target)
-    except Exception as error:  # array_record raises its own kinds, for a full disk say
+    except (ValueError, KeyError, struct.error) as error:
         raise damaged(name, folder, f"{type(error).__name__}: {error}") from error
+    except Exception as error:  # a full disk, a folder that cannot be written to: array_record raises its own kinds
+        raise DataError(
+            f"{name} in {folder} cannot be converted to ArrayRecord ({type(error).__name__}: {_sentence(error)}): put "
+            "that right and run it again"
+        ) from error
     finally:
         for partial in made:
             with contextlib.suppress(OSError):
