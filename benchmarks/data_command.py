@@ -13,7 +13,8 @@ from rich.table import Table
 
 from .bundled import BUNDLED
 from .raw import DataError, Raw
-from .tfds_catalogue import KNOWN, Entry, data_folder, find_prepared, prepare, prepared, read_entry
+from .tfds_catalogue import KNOWN, Entry, data_folder, find_prepared, prepared, read_entry
+from .tfds_prepare import prepare
 
 __all__ = ["list_data", "prepare_data"]
 
@@ -52,7 +53,7 @@ def prepare_data(name: str, data_dir: str | os.PathLike[str] | None = None, cons
     """Prepare a TFDS set unless it is prepared, and print where it is.
 
     Raises:
-        DataError: see `tfds_catalogue.prepare`.
+        DataError: see `tfds_prepare.prepare`.
     """
     console = _console() if console is None else console
     try:

@@ -79,10 +79,10 @@ def check_splits(parts: Mapping[str, np.ndarray], num_rows: int, name: str) -> S
             overlap; the sentence names the row.
 
     Example:
-        >>> check_splits({"train": np.array([0, 1]), "test": np.array([1, 2])}, 3, "wine")
+        >>> check_splits({"train": np.array([0, 1]), "test": np.array([1, 2])}, 3, "wine")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         ...
-        hmcvi.benchmarks.raw.DataError: the splits of wine overlap: row 1 (one of 1) is in train and in test: give ...
+        hmcvi.benchmarks.raw.DataError: the splits of wine overlap: row 1 (one of 1) is in train and in test: ...
     """
     unknown = sorted(set(parts) - set(PARTS))
     if unknown:

@@ -159,7 +159,7 @@ def _notes(entry: Entry, arrays: Mapping[str, np.ndarray], test: str | None, res
     if empty:
         listed = ", ".join(empty[:12]) + (", ..." if len(empty) > 12 else "")
         notes.append(f"{len(empty)} of the {entry.num_classes} declared classes have no row: {listed}")
-    return tuple(notes)
+    return tuple(f"{note[0].upper()}{note[1:]}." for note in notes)
 
 
 def _fingerprint(folder: Path) -> str:

@@ -13,11 +13,12 @@ import tensorflow_datasets as tfds
 from rich.console import Console
 from tensorflow_datasets.core.file_adapters import ArrayRecordFileAdapter
 
-from hmcvi.benchmarks import data_command, tfds_catalogue
+from hmcvi.benchmarks import data_command, tfds_prepare
 from hmcvi.benchmarks.bundled import BUNDLED
 from hmcvi.benchmarks.raw import DataError
-from hmcvi.benchmarks.tfds_catalogue import KNOWN, Entry, find_prepared, is_known_to_tfds, prepare, prepared
+from hmcvi.benchmarks.tfds_catalogue import KNOWN, Entry, find_prepared, is_known_to_tfds, prepared
 from hmcvi.benchmarks.tfds_images import read_images
+from hmcvi.benchmarks.tfds_prepare import prepare
 
 from .prepared_sets import features, png, write_set
 
@@ -34,7 +35,7 @@ def root(tmp_path, monkeypatch):
         raise AssertionError("the network was reached for")
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr(tfds_catalogue, "getproxies", dict)
+    monkeypatch.setattr(tfds_prepare, "getproxies", dict)
     return tmp_path / "tfds"
 
 
@@ -147,7 +148,7 @@ def test_an_unknown_name_fails_before_anything_heavy(monkeypatch):
     def refuse():
         raise AssertionError("TensorFlow was imported")
 
-    monkeypatch.setattr(tfds_catalogue, "_import_tensorflow", refuse)
+    monkeypatch.setattr(tfds_prepare, "_import_tensorflow", refuse)
     with pytest.raises(DataError, match=r"^TFDS has no set 'mnits': did you mean mnist\?$"):
         prepare("mnits")
     with pytest.raises(DataError, match=r"^TFDS has no set 'zzzzzz/z': check the name$"):
@@ -240,7 +241,7 @@ def builders():
 @pytest.fixture
 def without_tensorflow(monkeypatch):
     """The toys are prepared without it, which TFDS itself can do."""
-    monkeypatch.setattr(tfds_catalogue, "_import_tensorflow", lambda: None)
+    monkeypatch.setattr(tfds_prepare, "_import_tensorflow", lambda: None)
 
 
 @pytest.mark.usefixtures("without_tensorflow")
@@ -314,11 +315,11 @@ def test_no_network_is_said_at_once(root, monkeypatch):
 
 def test_when_a_network_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.undo()  # real sockets, to this machine alone
-    monkeypatch.setattr(tfds_catalogue, "getproxies", dict)
+    monkeypatch.setattr(tfds_prepare, "getproxies", dict)
     info = SimpleNamespace(filename="a.zip", checksum="0" * 64)
 
     def check(*urls):
-        tfds_catalogue._check_network("toy", dict.fromkeys(urls, info), tmp_path)
+        tfds_prepare._check_network("toy", dict.fromkeys(urls, info), tmp_path)
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         here = f"http://127.0.0.1:{server.getsockname()[1]}/a.zip"
@@ -328,9 +329,9 @@ def test_when_a_network_is_asked_for(tmp_path, monkeypatch):
     check("gs://bucket/a.zip")  # not a host
     with pytest.raises(DataError, match=r"^toy is downloaded from 127\.0\.0\.1, which cannot be reached"):
         check("http://127.0.0.1:1/a.zip")
-    monkeypatch.setattr(tfds_catalogue, "getproxies", lambda: {"https": "http://proxy:3128"})
+    monkeypatch.setattr(tfds_prepare, "getproxies", lambda: {"https": "http://proxy:3128"})
     check("http://127.0.0.1:1/a.zip")
-    monkeypatch.setattr(tfds_catalogue, "getproxies", dict)
+    monkeypatch.setattr(tfds_prepare, "getproxies", dict)
     (tmp_path / "manual").mkdir()
     (tmp_path / "manual" / "a.zip").write_text("")
     check("http://127.0.0.1:1/a.zip")

@@ -80,7 +80,7 @@ def test_images_of_various_sizes_are_resized(root):
     write_set(root, "toy", {"train": rows})
     raw = read_images("toy")
     np.testing.assert_array_equal(raw.x, np.broadcast_to(colours[:, None, None], (20, 32, 32, 3)))
-    assert raw.notes == ("images of various sizes were resized to 32x32 (Lanczos)",)
+    assert raw.notes == ("Images of various sizes were resized to 32x32 (Lanczos).",)
     assert raw.description == "toy 1.0.0 by TFDS: colour images of various sizes in three classes, 20."
     assert read_images("toy", image_size=7).x.shape == (20, 7, 7, 3)
     with pytest.raises(DataError, match="image_size=0, but a whole number of pixels from 1 is wanted, such as 32"):
@@ -93,7 +93,7 @@ def test_resizing_neither_aliases_nor_turns(root):
     rows = [(png(fine.astype(np.uint8)), 0), (png(halves), 1), (png(halves), 2)]
     write_set(root, "toy", {"train": rows}, like=features((64, 64, 1)))
     raw = read_images("toy", image_size=16)
-    assert raw.notes == ("images of 64x64 were resized to 16x16 (Lanczos)",)
+    assert raw.notes == ("Images of 64x64 were resized to 16x16 (Lanczos).",)
     inside = raw.x[0, 2:-2, 2:-2].astype(int)
     assert abs(inside - 127.5).max() < 8  # every fourth pixel alone would be 0 or 255
     assert raw.x[1, :6].max() <= 1
@@ -135,12 +135,12 @@ def test_channels_are_those_of_the_feature_however_an_image_is_stored(root):
         (
             {"train": 9, "validation": 3},
             (9, 0, 3),
-            ("the validation split (3 rows) is the test set: there is no test split",),
+            ("The validation split (3 rows) is the test set: there is no test split.",),
         ),
         (
             {"extra": 12, "test": 6, "train": 9},
             (9, 0, 6),
-            ("the split extra (12 rows) was left out: it belongs to neither training nor test",),
+            ("The split extra (12 rows) was left out: it belongs to neither training nor test.",),
         ),
     ],
 )
@@ -176,8 +176,8 @@ def test_a_test_split_without_labels_is_left_out(root):
     raw = read_images("toy")
     assert (len(raw.x), len(raw.x_test), raw.x_validation) == (6, 3, None)
     assert raw.notes == (
-        "the validation split (3 rows) is the test set: the test split has no labels",
-        "the split test (4 rows) was left out: its rows have no labels",
+        "The validation split (3 rows) is the test set: the test split has no labels.",
+        "The split test (4 rows) was left out: its rows have no labels.",
     )
     write_set(root, "wrong", {"train": hidden}, like=features((2, 2, 1)))
     with pytest.raises(DataError, match="row 0 of train, counted from 0, has label -1"):
@@ -187,7 +187,7 @@ def test_a_test_split_without_labels_is_left_out(root):
 def test_classes_without_rows_are_told(root):
     rows = labelled(noise(6, (2, 2, 1)), num_classes=2)
     write_set(root, "toy", {"train": rows}, like=features((2, 2, 1), names=("none", "one", "two", "three")))
-    assert read_images("toy").notes == ("2 of the 4 declared classes have no row: two, three",)
+    assert read_images("toy").notes == ("2 of the 4 declared classes have no row: two, three.",)
 
 
 def test_a_configuration_is_read_by_its_full_name(root, tmp_path):
