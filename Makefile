@@ -20,7 +20,7 @@ compare: $(READY)
 	$(BIN)/hmcvi compare $(ARGS)
 
 test: $(READY)
-	MPLBACKEND=Agg $(BIN)/python -m pytest $(ARGS)
+	MPLBACKEND=Agg $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check .

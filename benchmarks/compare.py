@@ -40,7 +40,7 @@ def compare(experiment: Experiment, out: Path | None = None, *, quiet: bool = Fa
         UsageError, DataError: the request cannot be served; nothing was fitted.
         FitError: a fit did not stay finite; the fits before it are saved.
     """
-    say = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+    say = Console(stderr=True, quiet=quiet, highlight=False, markup=False, emoji=False, soft_wrap=True)
     require_writer()
     loaded = {seed: experiment.load(seed) for seed in experiment.seeds}
     for data, _ in loaded.values():
@@ -49,7 +49,8 @@ def compare(experiment: Experiment, out: Path | None = None, *, quiet: bool = Fa
     experiment, left_out = experiment.settle(first)
     folder = RunFolder(default_folder(experiment) if out is None else out, experiment)
     title = _title(experiment, first)
-    say.print(f"[bold]{title}[/bold]\n{first.description}")
+    say.print(title, style="bold")
+    say.print(first.description)
     for note in (*first.notes, *left_out):
         say.print(note)
     for ood_set in foreign:

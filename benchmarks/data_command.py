@@ -67,7 +67,7 @@ def prepare_data(name: str, data_dir: str | os.PathLike[str] | None = None, cons
 
 
 def _console() -> Console:
-    return Console(width=WIDTH, highlight=False)
+    return Console(width=WIDTH, highlight=False, emoji=False)
 
 
 def _print_section(console: Console, title: str, rows: Sequence[tuple[str, ...]]) -> None:

@@ -57,7 +57,7 @@ def draw_figures(
     }
     if len(next(iter(uncertainty.values()))) > 1:
         limit = np.log(data.num_classes) if data.num_classes else None
-        save(plots.entropy_histograms(uncertainty, max_entropy=limit), "entropy")
+        save(plots.entropy_histograms(uncertainty, in_distribution=data.scored_on, max_entropy=limit), "entropy")
     trees = {name: az.from_dict({"posterior": dict(fit.draws)}) for name, fit in fits.items()}
     save(plots.forest(trees), "forest")
     for name, fit in fits.items():

@@ -127,7 +127,7 @@ SHIFTS = {
     ),
     "gaussian_noise": Shift(
         change=_gaussian_noise,
-        description="plus Normal noise of sd {} (images clipped to 0 to 1)",
+        description="plus Normal noise of sd {}",
         image_default=0.3,
         table_default=1.0,  # the sd of a standardised column
         allowed=lambda sd: sd > 0,

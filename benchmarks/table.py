@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from .evaluate import REFERENCE
 from .experiment import UsageError
@@ -21,6 +22,9 @@ COLUMNS = ("seed", "method", "set", "score", "value", "standard_error", "monte_c
 
 WIDTH = 100
 """Columns of text that a scoreboard fits in."""
+
+LABEL_WIDTH = 28
+"""Columns of text that a label takes at least, so that the boards of several runs line up."""
 
 CELL_WIDTH = 22
 """Columns of text that a cell takes, as in "0.979 ±0.008 (±0.000)": a long name is wrapped, a number never cut."""
@@ -70,17 +74,17 @@ def scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], methods: Sequenc
         methods: the methods to show, one a column.
     """
     averaged = average_seeds(table).set_index(["set", "score", "method"])
-    board = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold", width=WIDTH)
-    board.add_column("", overflow="fold")
+    board = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
+    board.add_column("", overflow="fold", min_width=LABEL_WIDTH)
     for method in methods:
         board.add_column(method, justify="right", no_wrap=True, min_width=CELL_WIDTH)
 
     def section(title: str) -> None:
         board.add_row()
-        board.add_row(f"[bold]{title}[/bold]")
+        board.add_row(Text(title, style="bold"))
 
     fits = summary["fits"]
-    board.add_row("[bold]fit[/bold]")
+    board.add_row(Text("fit", style="bold"))
     board.add_row("  verdict", *(_verdict(fits[method]) for method in methods))
     for label, key, digits in (
         ("seconds, run", "run_seconds", 1),
@@ -105,7 +109,7 @@ def scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], methods: Sequenc
                 cells.append(_cell(row["value"], row["standard_error"], row["monte_carlo_error"]))
             else:
                 cells.append("–")
-        board.add_row(f"  {label}", *cells)
+        board.add_row(Text(f"  {label}"), *cells)
 
     inside = next(iter(summary["sets"]))
     section(f"{inside}, {summary['sets'][inside]:,} rows")
@@ -151,11 +155,11 @@ def scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], methods: Sequenc
 
 def print_scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], console: Console | None = None) -> None:
     """Print title, scoreboard and how to read it."""
-    console = Console(width=WIDTH, highlight=False) if console is None else console
+    console = Console(width=WIDTH, highlight=False, markup=False, emoji=False) if console is None else console
     methods = list(summary["fits"])
     seeds = summary["seeds"]
     console.print()
-    console.print(f"[bold]{summary['title']}[/bold]")
+    console.print(summary["title"], style="bold")
     for shown in _layout(methods):
         console.print()
         console.print(scoreboard(table, summary, shown))
@@ -164,17 +168,31 @@ def print_scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], console: C
         if len(seeds) == 1
         else f"the standard error over {len(seeds)} seeds (splits and fits)"
     )
-    console.print(
-        f"\nvalue ± {error} (± the posterior's Monte Carlo error, by jackknife over batches of draws); entropies "
-        "and nll in nats. ↑ higher is better, ↓ lower. AUROC: how well an uncertainty tells OOD rows from test rows, "
-        "0.5 is chance. Under a graded shift: the mean over its severities. "
-        "nuts' distance to itself is the noise floor, between two halves of its chains. Methods share "
-        "their test rows, so that their errors go together: judge them by the paired differences.",
-        style="dim",
-    )
+    console.print(f"\n{_how_to_read(table, summary, error)}", style="dim")
     for method, records in summary["fits"].items():
         reasons = sorted({record["reason"] for record in records})
         console.print(f"{method}: {'; '.join(reasons)}", style="dim")
+
+
+def _how_to_read(table: pd.DataFrame, summary: Mapping[str, Any], error: str) -> str:
+    """Return what the numbers on this board mean: a sentence for each thing that is on it."""
+    inside, *others = summary["sets"]
+    sentences = [
+        f"value ± {error} (± the posterior's Monte Carlo error, by jackknife over batches of draws); entropies and nll "
+        "in nats. ↑ higher is better, ↓ lower."
+    ]
+    if others:
+        sentences.append(f"AUROC: how well an uncertainty tells OOD rows from {inside} rows, 0.5 is chance.")
+    if summary.get("shifts"):
+        sentences.append("Under a graded shift: the mean over its severities.")
+    if (table["set"] == "reference").any():
+        sentences.append(f"{REFERENCE}' distance to itself is the noise floor, between two halves of its chains.")
+    if len(summary["fits"]) > 1:
+        sentences.append(
+            f"Methods share their {inside} rows, so that their errors go together: judge them by the paired "
+            "differences."
+        )
+    return " ".join(sentences)
 
 
 def read_run(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:

@@ -186,6 +186,16 @@ BAD = {
     "unknown method": (["--methods", "hmc"], "give one of nuts, svi, bbb"),
     "unknown data": (["--data", "digit"], "digits"),
     "unknown OOD set": (["--ood", "nois"], "uniform_noise"),
+    "severity out of range": (["--ood", "blur@9"], "a severity from 1 to 5 is wanted"),
+    "shift without severities": (["--shift", "permutation"], "no graded shift 'permutation'"),
+    "no rows": (["--rows", "0"], "0 rows were asked for: give a whole number of at least 1"),
+    "more test rows than there are": (["--test-rows", "9999"], "has 289 test rows"),
+    "task that the data contradict": (["--task", "regression"], "digits is a classification"),
+    "missing splits": (["--splits", "nowhere.npz"], "there is no file of splits nowhere.npz"),
+    "target of named data": (["--target", "x"], "digits has its own target"),
+    "TFDS set that is not prepared": (["--data", "kmnist"], '"hmcvi data prepare kmnist"'),
+    "the same as OOD": (["--ood", "kmnist"], '"hmcvi data prepare kmnist"'),
+    "resized digits": (["--image-size", "16"], "only TFDS sets are resized"),
     "unknown option": (["--nuts", "draws=5"], "num_draws"),
     "option without value": (["--svi", "num_steps"], "wanted key=value"),
     "option of the wrong type": (["--svi", "num_steps=many"], "wanted a whole number"),
@@ -210,6 +220,8 @@ def test_bad_requests_get_one_sentence_and_leave_nothing(
 ) -> None:
     arguments, wanted = BAD[case]
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))  # where TFDS's own folder would be
     assert cli.main(["compare", *arguments]) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith("hmcvi: error: ")
@@ -241,6 +253,41 @@ def test_diverging_fit_fails_and_keeps_the_fits_before_it(tmp_path: Path, capsys
     assert not (out / "table.csv").exists()
 
 
+def test_shifts_gaps_and_given_splits_from_end_to_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A user's own table, with published splits, a gap, graded noise, tuned on validation rows."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(120, 2)), columns=["a", "b"])
+    frame["y"] = frame["a"] + 0.1 * rng.normal(size=120)
+    frame.to_csv("own.csv", index=False)
+    for name, rows in {"train": range(80), "validation": range(80, 100), "test": range(100, 120)}.items():
+        Path(f"index_{name}_0.txt").write_text("\n".join(map(str, rows)))
+    command = ["compare", "--data", "own.csv", "--target", "y", "--methods", "svi", "--svi", "num_steps=300"]
+    command += ["--ood", "gap:b", "--shift", "gaussian_noise", "--splits", "index_{part}_{seed}.txt"]
+    assert cli.main([*command, "--tune", "--out", "tuned"]) == 0
+    printed = capsys.readouterr()
+    assert "The target has 120 different numbers: taken for a regression" in printed.err
+    assert "Rows with b between" in printed.err
+    table = pd.read_csv("tuned/table.csv").set_index(["set", "score"])["value"]
+    assert set(table.index.get_level_values("set")) == {"validation", "gap:b"} | {
+        f"gaussian_noise@{level}" for level in range(1, 6)
+    }
+    errors = [table[f"gaussian_noise@{level}", "rmse"] for level in (1, 3, 5)]
+    assert table["validation", "rmse"] < errors[1] < errors[2]
+    assert table["gap:b", "rmse"] > 0
+    for words in ("validation, ", "gaussian_noise, severities 1 to 5", "gap:b, "):
+        assert words in printed.out
+    assert max(len(line) for line in printed.out.splitlines()) <= 100
+    assert "…" not in printed.out
+    assert Path("tuned/figures/shift-gaussian_noise.png").exists()
+    assert cli.main(["table", "tuned"]) == 0
+    assert "gaussian_noise, severities 1 to 5" in capsys.readouterr().out
+    assert cli.main([*command, "--out", "tuned"]) == 2
+    assert "tune is True there and False here" in capsys.readouterr().err
+
+
 def test_help_needs_no_jax_and_names_every_choice(capsys: pytest.CaptureFixture[str]) -> None:
     code = "import sys; from hmcvi.benchmarks import cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\n"
     code += "assert 'jax' not in sys.modules and 'numpyro' not in sys.modules"
@@ -249,5 +296,16 @@ def test_help_needs_no_jax_and_names_every_choice(capsys: pytest.CaptureFixture[
         cli.main(["compare", "--help"])
     assert stopped.value.code == 0
     text = capsys.readouterr().out
-    for words in ("digits", "bbb-local", "held_out", "num_warmup=500", "widths=16", "prior=", "--target"):
+    for words in (
+        "digits",
+        "bbb-local",
+        "held_out",
+        "num_warmup=500",
+        "widths=16",
+        "prior=",
+        "--target",
+        "blur",
+        "--shift",
+        "--splits",
+    ):
         assert words in text

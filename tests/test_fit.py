@@ -84,6 +84,19 @@ def test_data_become_arrays_of_numbers():
     assert check_data(X, np.arange(ROWS))[1].dtype == jnp.int32
 
 
+@pytest.mark.parametrize("method", METHODS, ids=by_name)
+def test_images_of_bytes_are_fitted_as_their_brightness_and_stay_bytes(method):
+    pixels = np.random.default_rng(0).integers(0, 256, (ROWS, 2, 2, 1), dtype=np.uint8)
+    labels = (pixels.mean(axis=(1, 2, 3)) > 127).astype(int)
+    model = partial(mlp, widths=(2,), num_classes=2)
+    ours, theirs = (fit(jax.random.key(0), model, x, labels, method) for x in (pixels, pixels / np.float32(255)))
+    assert ours.x.dtype == jnp.uint8
+    if ours.losses is not None:
+        np.testing.assert_allclose(ours.losses, theirs.losses, rtol=1e-3)
+    else:  # the first draw of NUTS: later ones amplify the last bit of a division
+        np.testing.assert_allclose(ours.stats["lp"][0, 0], theirs.stats["lp"][0, 0], rtol=0.05)
+
+
 BAD_LABELS = {
     r"labels reach 3 but the model has num_classes=3 \(labels run from 0 to 2\): pass num_classes=4": 3,
     "labels go down to -1: they run from 0 to 2, relabel them": -1,

@@ -115,9 +115,7 @@ def test_gaussian_noise_has_its_sd(wine):
     added = ood.make("gaussian_noise:2", wine, seed=0).x - wine.x_test
     # sd of an sd's estimate: sd/√(2n); four of them, false alarm 6e-5
     assert abs(added.std() - 2) < 4 * 2 / np.sqrt(2 * added.size)
-    assert ood.make("gaussian_noise:2", wine, seed=0).description == (
-        "The test rows, plus Normal noise of sd 2 (images clipped to 0 to 1)."
-    )
+    assert ood.make("gaussian_noise:2", wine, seed=0).description == ("The test rows, plus Normal noise of sd 2.")
 
 
 def test_brightness_adds_and_inversion_undoes_itself(digits):

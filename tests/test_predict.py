@@ -3,6 +3,7 @@
 Most fits here are made by hand from random draws: prediction asks only that the draws are there.
 """
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -226,7 +227,7 @@ def test_rows_beyond_a_chunk_are_predicted_in_their_places(monkeypatch):
         return type("Analysis", (), {"temp_size_in_bytes": 2**40 * (traces[-1] > 7), "of": analysis})
 
     monkeypatch.setattr(jax.stages.Compiled, "memory_analysis", more_for_more_rows)
-    chunked = predict(result, X, LABELS)
+    chunked = predict(made(model, network()), X, LABELS)  # another fit: a fit keeps the programs it was predicted by
     # 50, 25, 13 and 7 rows: the last of 8 chunks of 7 reaches back over rows that the one before it covered.
     assert [n for n in traces if n > 1] == [50, 25, 13, 7]
     for name, value in arrays(whole).items():
@@ -277,6 +278,30 @@ def test_the_jackknife_of_a_probability_is_the_error_of_batch_means():
 
 
 # --- bad input
+
+
+def test_a_fit_is_predicted_by_one_program_for_all_sets_of_a_size():
+    model, traces = counting(classifier)
+    result = made(model, network())
+    first = predict(result, X)
+    compiled = len(traces)
+    again = predict(result, X[::-1])
+    # Only the shapes of the outcome are traced again (one row each time), no program of all rows.
+    assert [n for n in traces[compiled:] if n > 1] == []
+    np.testing.assert_allclose(again.probs[::-1], first.probs, rtol=1e-6)
+
+
+def test_images_of_bytes_are_predicted_as_their_brightness():
+    pixels = np.random.default_rng(3).integers(0, 256, (ROWS, 3), dtype=np.uint8)
+    bright = pixels / np.float32(255)
+    of_bytes = dataclasses.replace(made(classifier, network()), x=jnp.asarray(pixels))
+    expected = predict(made(classifier, network()), bright).probs
+    for x in (pixels, bright):
+        np.testing.assert_allclose(predict(of_bytes, x).probs, expected, rtol=1e-5)
+    with pytest.raises(
+        ValueError, match=r"x holds uint8 \(images, read as x / 255\) and the fit was trained on float32"
+    ):
+        predict(made(classifier, network()), pixels)
 
 
 def test_bad_inputs():
