@@ -82,17 +82,20 @@ def _check_prepared(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
     parser.add_argument("--data")
     parser.add_argument("--data-dir")
+    parser.add_argument("--ood", nargs="*", default=())
     try:
         asked, _ = parser.parse_known_args(arguments)
     except argparse.ArgumentError:
         return  # the whole parser says it better
-    if asked.data is None:
+    if asked.data is None and not asked.ood:
         return
-    from . import datasets
+    from . import datasets, ood
     from .tfds_catalogue import find_prepared
 
-    if datasets.is_tfds_source(asked.data, data_dir=asked.data_dir):
-        find_prepared(asked.data, data_dir=asked.data_dir)
+    sources = [asked.data or "digits", *map(ood.source_of, asked.ood)]
+    for name in filter(None, sources):
+        if datasets.is_tfds_source(name, data_dir=asked.data_dir):
+            find_prepared(name, data_dir=asked.data_dir)
 
 
 def _fail(error: Exception, status: int) -> int:

@@ -184,9 +184,10 @@ class Experiment:
         if self.rows is None and is_class_gp and len(data.x_train) > GP_CLASS_ROWS:
             arguments["rows"] = GP_CLASS_ROWS
             notes.append(f"A GP classification keeps {GP_CLASS_ROWS} training rows: --rows N takes another number.")
-        if self.test_rows is None and len(data.x_test) > MOST_TEST_ROWS:
-            arguments["test_rows"] = MOST_TEST_ROWS
-            notes.append(f"{MOST_TEST_ROWS:,} of {len(data.x_test):,} test rows: --test-rows N takes another number.")
+        scored = data.x_validation if self.tune else data.x_test
+        if self.test_rows is None and len(scored) > MOST_TEST_ROWS:
+            arguments["test_rows"] = min(MOST_TEST_ROWS, len(data.x_test))
+            notes.append(f"{MOST_TEST_ROWS:,} of {len(scored):,} rows are scored: --test-rows N takes another number.")
         if notes:
             data = datasets.load(self.data, **arguments)
             data = dataclasses.replace(data, notes=(*data.notes, *notes))

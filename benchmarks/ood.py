@@ -29,6 +29,8 @@ __all__ = ["OODSet", "defaults", "gap_column", "graded", "held_out_classes", "kn
 # Data sets whose images can stand in as foreign ones, and which are named in messages.
 _IMAGE_SETS = ("digits", "mnist", "fashion_mnist", "cifar10")
 
+_BY_TFDS = ("mnist", "fashion_mnist", "svhn_cropped")
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class OODSet:
@@ -85,11 +87,11 @@ def defaults(
         "digits": ("held_out:8,9", "permutation", "uniform_noise", "contrast"),
         "mnist": ("fashion_mnist", "permutation", "uniform_noise", "contrast"),
         "fashion_mnist": ("mnist", "permutation", "uniform_noise", "contrast"),
-        "cifar10": ("held_out:8,9", "permutation", "uniform_noise", "contrast"),
+        "cifar10": ("svhn_cropped", "permutation", "uniform_noise", "contrast"),
         "wave": ("gap", "extrapolation"),
     }
     if name in listed:
-        return tuple(kind for kind in listed[name] if kind not in datasets.TFDS_NAMES or _is_prepared(kind, data_dir))
+        return tuple(kind for kind in listed[name] if kind not in _BY_TFDS or _is_prepared(kind, data_dir))
     if isinstance(dataset, str):
         both = ("permutation", "uniform_noise")
         is_table = name.lower().endswith((".csv", ".parquet")) or name in datasets.known()
@@ -101,6 +103,18 @@ def defaults(
     if num_columns == 1:
         return ("extrapolation",)
     return ("permutation", "uniform_noise", "extrapolation")
+
+
+def source_of(name: str) -> str | None:
+    """The data set or file that a set's inputs come from; None where they are the data set's own, changed.
+
+    Example:
+        >>> source_of("fashion_mnist+blur@2"), source_of("rotation:45+blur@2"), source_of("held_out:8,9")
+        ('fashion_mnist', None, None)
+    """
+    first = name if Path(name).is_file() else name.partition("+")[0]
+    kind = re.split("[:@]", first, maxsplit=1)[0]
+    return None if kind in SHIFTS or kind in ("held_out", "gap") else first
 
 
 def graded(names: Sequence[str]) -> tuple[str, ...]:

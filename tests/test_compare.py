@@ -288,6 +288,16 @@ def test_shifts_gaps_and_given_splits_from_end_to_end(
     assert "tune is True there and False here" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("arguments", [["--data", "kmnist"], ["--ood", "noise", "kmnist+blur@2"]])
+def test_a_set_that_is_not_prepared_is_refused_before_jax_is_imported(tmp_path: Path, arguments: list[str]) -> None:
+    code = "import sys; from hmcvi.benchmarks import cli\n"
+    code += f"assert cli.main(['compare', '--data-dir', {str(tmp_path)!r}, *{arguments}]) == 2\n"
+    code += "assert 'jax' not in sys.modules and 'numpyro' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "hmcvi data prepare kmnist" in done.stderr
+
+
 def test_help_needs_no_jax_and_names_every_choice(capsys: pytest.CaptureFixture[str]) -> None:
     code = "import sys; from hmcvi.benchmarks import cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\n"
     code += "assert 'jax' not in sys.modules and 'numpyro' not in sys.modules"
