@@ -63,13 +63,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _add_compare_options(compare)
     options = parser.parse_args(arguments)
     run: Callable[[argparse.Namespace], None] = {"compare": _compare, "table": _table, "data": _data}[options.command]
-    from hmcvi.inference import FitError
-
     try:
         run(options)
     except ValueError as error:
         return _fail(error, status=2)
-    except (FitError, OSError) as error:
+    except OSError as error:
+        return _fail(error, status=1)
+    except RuntimeError as error:
+        from hmcvi.inference import FitError  # not sooner: listing data sets needs no JAX
+
+        if not isinstance(error, FitError):
+            raise
         return _fail(error, status=1)
     except KeyboardInterrupt:
         print("hmcvi: interrupted; the same command continues from the last finished fit", file=sys.stderr)

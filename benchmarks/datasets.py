@@ -47,12 +47,13 @@ TUNING_FRACTION = 0.2
 class Dataset:
     """One data set, split and scaled; every number it was scaled by was learned on the training rows.
 
-    Images of uint8 stay uint8, a quarter of the size: every method and `predict` read them as x / 255.
+    Images of uint8 stay uint8, a quarter of the size, unless they are flattened: every method and `predict` read them
+    as x / 255.
 
     Attributes:
         name: the name it was asked for by, or the file's own.
         task: "classification" or "regression".
-        x_train: (row, feature) float32 or uint8, or (row, height, width, channel) where images were asked for.
+        x_train: (row, feature) float32, or (row, height, width, channel) float32 or uint8 where images were asked for.
         y_train: (row,) int32 labels from 0, or float32 targets with mean 0 and sd 1.
         x_test: like `x_train`.
         y_test: like `y_train`.
@@ -102,7 +103,7 @@ class Dataset:
 
     @cached_property
     def data_hash(self) -> str:
-        """SHA-256 over the bytes, shapes and dtypes of all rows: equal where a run saw the same data."""
+        """SHA-256 over bytes, shapes and dtypes of what is trained on, tested on and held out."""
         digest = hashlib.sha256()
         for field in ("x_train", "y_train", "x_test", "y_test", "x_held_out"):
             array = getattr(self, field)
@@ -154,7 +155,7 @@ def load(
     test_fraction: float = 0.2,
     validation_fraction: float = 0.0,
     splits: str | os.PathLike[str] | Mapping[str, Any] | None = None,
-    image: bool = False,
+    image: bool | None = False,
     image_size: int | None = None,
     data_dir: str | os.PathLike[str] | None = None,
 ) -> Dataset:
@@ -183,7 +184,8 @@ def load(
             given or published.
         splits: published row numbers, as `read_splits` takes them; rows of a TFDS set are counted over train,
             validation and test in turn.
-        image: keep images as (row, height, width, channel) instead of flattening them to (row, feature).
+        image: True wants images, (row, height, width, channel); False flattens them to (row, feature); None takes
+            the rows as they are. Images of uint8 stay uint8 unless they are flattened.
         image_size: side in pixels to resize the images of a TFDS set to; by default as they are, or 32 where
             they differ in size.
         data_dir: the TFDS folder; by default `$TFDS_DATA_DIR`.
@@ -248,30 +250,32 @@ def load(
 
     parts = {"train": train, "validation": validation, "test": test, "held_out": held_out}
     row_shape = raw.x.shape[1:]
-    is_bytes = raw.brightness == 255 and raw.x.dtype == np.uint8
-    if not is_bytes:
-        values = sum(len(chosen) for chosen in parts.values()) * math.prod(row_shape)
-        # a float64 copy of the largest part while it is scaled, and the float32 rows that stay
-        memory.require(
-            4 * values + 8 * max(map(len, parts.values())) * math.prod(row_shape),
-            name=raw.name,
-            advice="keep fewer rows (--rows, --test-rows)",
-        )
+    is_bytes = image is not False and raw.brightness == 255 and raw.x.dtype == np.uint8
+    # Bytes are copied once where rows were chosen; else there is a float64 copy of the largest part while it is scaled,
+    # beside the float32 rows that stay.
+    largest, total = max(map(len, parts.values())), sum(map(len, parts.values()))
+    memory.require(
+        math.prod(row_shape) * (total if is_bytes else 4 * total + 8 * largest),
+        name=raw.name,
+        advice="keep fewer rows (--rows, --test-rows)",
+    )
     feature_loc, feature_scale = np.zeros(()), np.full((), 1.0 if is_bytes else raw.brightness or 1.0)
     notes = [*raw.notes, *([reason] if reason else [])]
     if raw.brightness is None:
-        feature_loc, feature_scale = standardisation(_take(raw, train, 0))
+        feature_loc, feature_scale = standardisation(_take(raw, train), name=raw.name, columns=raw.feature_names or ())
         notes += _constant_columns(raw, train)
     target_loc, target_scale = np.zeros(()), np.ones(())
     if strata is None:
-        target_loc, target_scale = standardisation(y[train])
+        target_loc, target_scale = standardisation(y[train], name=raw.name, columns=("the target",))
 
     def inputs(chosen: np.ndarray) -> np.ndarray:
-        x = _take(raw, chosen, 0)
+        x = _take(raw, chosen)
         if raw.brightness is None:
             return ((x - feature_loc) / feature_scale).astype(np.float32)
-        bright = x if is_bytes else x.astype(np.float32) / np.float32(raw.brightness)
-        return bright if image else bright.reshape(len(bright), math.prod(row_shape))
+        if not is_bytes:
+            x = x.astype(np.float32)
+            x /= np.float32(raw.brightness)  # in place: all of MNIST is 188 MB already
+        return x if image is not False else x.reshape(len(x), math.prod(row_shape))
 
     def targets(chosen: np.ndarray) -> np.ndarray:
         if strata is not None:
@@ -318,6 +322,10 @@ def read(
     if isinstance(source, Raw):
         if target is not None:
             raise DataError(f"target {target!r} names a table's column, but arrays have their own y: drop it")
+        if source.name in known():
+            raise DataError(
+                f"the arrays are named {source.name!r}, as a data set is already: pass arrays() another name"
+            )
         return source
     name = os.fspath(source)
     path = Path(name).expanduser()
@@ -419,20 +427,26 @@ def _share_out(
     return Splits(train, validation, test)
 
 
-def _take(raw: Raw, chosen: np.ndarray, which: int) -> np.ndarray:
-    """The chosen rows of all parts in turn; a whole part in order is not copied."""
+def _take(raw: Raw, chosen: np.ndarray) -> np.ndarray:
+    """The inputs of the chosen rows of all parts in turn; a whole part in order is not copied."""
     start = 0
-    for part in raw.parts:
-        stop = start + len(part[which])
+    for part, _ in raw.parts:
+        stop = start + len(part)
         if len(chosen) and chosen.min() >= start and chosen.max() < stop:
             whole = len(chosen) == stop - start and np.array_equal(chosen, np.arange(start, stop))
-            return part[which] if whole else part[which][chosen - start]
+            return part if whole else part[chosen - start]
         start = stop
-    return np.concatenate([part[which] for part in raw.parts])[chosen] if len(chosen) else raw.parts[0][which][:0]
+    rows = np.empty((len(chosen), *raw.x.shape[1:]), raw.x.dtype)
+    start = 0
+    for part, _ in raw.parts:
+        inside = (chosen >= start) & (chosen < start + len(part))
+        rows[inside] = part[chosen[inside] - start]
+        start += len(part)
+    return rows
 
 
 def _constant_columns(raw: Raw, train: np.ndarray) -> list[str]:
-    x = _take(raw, train, 0)
+    x = _take(raw, train)
     names = raw.feature_names or tuple(f"x{i}" for i in range(x.shape[1]))
     constant = [names[i] for i in np.flatnonzero(x.max(axis=0) == x.min(axis=0))]
     if not constant:

@@ -6,12 +6,13 @@ import dataclasses
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from hmcvi.inference import ClassPredictive, Fit, NormalPredictive, predict, scores
 from hmcvi.inference.diagnostics import Convergence, convergence
-from hmcvi.inference.predict import Predictive
+from hmcvi.inference.predict import MAX_BYTES, NUM_BATCHES, Predictive
 
 from .cost import prediction_operations
 from .datasets import Dataset
@@ -26,8 +27,14 @@ REFERENCE = "nuts"
 MOST_OPERATIONS = 1.5e12
 """Floating-point operations that the predictions of one set may take: about a minute on two cores of a laptop."""
 
-MOST_VALUES = 2**26
-"""Numbers that the predictions of one set may hold: a quarter of a gigabyte in float32."""
+MOST_VALUES = 2**22
+"""Rows times draws of a regression's scores: a mixture's quantiles cost microseconds for each, twenty times over."""
+
+WIDTH_ROWS = 2000
+"""Rows beyond which the Monte Carlo error of an interval's width is left out: each of 20 takes a bisection."""
+
+BYTES_PER_NUMBER = 8
+"""As in float64, where that is switched on."""
 
 CONVERGENCE_ROWS = 1000
 """Held-out rows at most whose log-likelihoods judge a sampler: what more would add is not worth its memory."""
@@ -74,13 +81,13 @@ def evaluate(fit: Fit, data: Dataset, foreign: list[OODSet]) -> Evaluation:
         data: the data set; regression scores are reported in the target's own unit.
         foreign: the OOD sets.
     """
-    thinned = _thin(fit, len(data.x_test))
-    test = _predict(thinned, data.x_test)
+    thinned = _thin(fit, data, max([len(data.x_test), *(ood_set.num_rows for ood_set in foreign)]))
+    test = _predict(thinned, data, data.x_test)
     inside = _scores(test, data, data.y_test)
     rows = inside.rows(data.scored_on)
     uncertainty = {data.scored_on: inside.uncertainties(None)["entropy"]}
     for ood_set in foreign:
-        predictions = _predict(thinned, ood_set.x)
+        predictions = _predict(thinned, data, ood_set.x)
         outside = _scores(predictions, data, ood_set.y)
         uncertainty[ood_set.name] = outside.uncertainties(None)["entropy"]
         rows += _ood_rows(ood_set.name, inside, outside)
@@ -91,18 +98,22 @@ def evaluate(fit: Fit, data: Dataset, foreign: list[OODSet]) -> Evaluation:
     return Evaluation(rows, test, thinned.num_chains * thinned.num_draws, uncertainty, verdict)
 
 
-def _thin(fit: Fit, rows: int) -> Fit:
+def _thin(fit: Fit, data: Dataset, rows: int) -> Fit:
     """Every k-th draw, where predictions at this many rows by all of them would take too long or too much memory."""
     draws = fit.num_chains * fit.num_draws
-    affordable = min(MOST_OPERATIONS / max(prediction_operations(fit), 1.0), MOST_VALUES / 3) / rows
+    affordable = MOST_OPERATIONS / max(prediction_operations(fit), 1.0) / rows
+    if data.task == "regression":  # where every draw is kept; a classification keeps means over batches of them
+        affordable = min(affordable, MOST_VALUES / rows)
     step = min(math.ceil(draws / max(affordable, 1.0)), max(draws // LEAST_DRAWS, 1))
     if step == 1:
         return fit
     return dataclasses.replace(fit, draws={site: values[:, ::step] for site, values in fit.draws.items()})
 
 
-def _predict(fit: Fit, x: np.ndarray) -> Predictive:
-    return predict(fit, x, max_bytes=max(4 * MOST_VALUES, 3 * 4 * LEAST_DRAWS * 2 * len(x)))
+def _predict(fit: Fit, data: Dataset, x: np.ndarray) -> Predictive:
+    """Predict under the usual bound, or that of the result where it is larger: memory was asked for beforehand."""
+    width = NUM_BATCHES * (data.num_classes + 1) if data.num_classes else 3 * fit.num_chains * fit.num_draws
+    return predict(fit, x, max_bytes=max(MAX_BYTES, BYTES_PER_NUMBER * width * len(x)))
 
 
 def _scores(predictions: Predictive, data: Dataset, y: np.ndarray | None) -> _ClassScores | _NormalScores:
@@ -214,10 +225,15 @@ class _NormalScores:
         whole = self._kept(None)
         left_out = [self._kept(weights) for weights in _leave_one_out(self.num_batches)]
         return [
-            Row(part, name, *score(*whole), _spread([score(*one).value for one in left_out]))
+            Row(part, name, *score(*whole), self._monte_carlo_error(name, score, left_out))
             for name, score in named.items()
             if names is None or name in names
         ]
+
+    def _monte_carlo_error(self, name: str, score: Callable[..., scores.Score], left_out: list[Any]) -> float:
+        if name.startswith("width") and self.loc.shape[1] > WIDTH_ROWS:
+            return math.nan
+        return _spread([score(*one).value for one in left_out])
 
 
 def distance_rows(evaluation: Evaluation, reference: Evaluation, data: Dataset) -> list[Row]:

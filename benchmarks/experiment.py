@@ -7,8 +7,10 @@ import difflib
 import functools
 import hashlib
 import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -128,12 +130,20 @@ class Experiment:
         check_name("model", self.model, MODELS)
         for name in self.asked:
             check_name("method", name, METHODS)
-        for what, values in (("method", self.asked), ("seed", self.seeds)):
+        asked = (("method", self.asked), ("seed", self.seeds), ("OOD set", self.ood or ()), ("shift", self.shifts))
+        for what, values in asked:
             repeated = [value for value in values if values.count(value) > 1]
             if repeated:
                 raise UsageError(f"{what} {repeated[0]} was given twice: give each {what} once")
-            if not values:
+            if not values and what in ("method", "seed"):
                 raise UsageError(f"no {what} was given: give at least one")
+        if isinstance(self.data, os.PathLike):
+            object.__setattr__(self, "data", os.fspath(self.data))
+        if not isinstance(self.data, str | Raw):
+            raise UsageError(
+                f"data is {type(self.data).__name__}: give a name, a file's path, or arrays(x, y) of "
+                "hmcvi.benchmarks.datasets"
+            )
         for what, number in (("rows", self.rows), ("test rows", self.test_rows), ("image size", self.image_size)):
             if number is not None and number < 1:
                 raise UsageError(f"{number} {what} were asked for: give a whole number of at least 1")
@@ -174,7 +184,7 @@ class Experiment:
             "gap": ood.gap_column(names),
             "validation_fraction": datasets.TUNING_FRACTION if self.tune else 0.0,
             "splits": self.splits,
-            "image": self.model == "cnn",
+            "image": True if self.model == "cnn" else None,  # the other models flatten what they get
             "image_size": self.image_size,
             "data_dir": data_dir,
         }
@@ -184,22 +194,33 @@ class Experiment:
         if self.rows is None and is_class_gp and len(data.x_train) > GP_CLASS_ROWS:
             arguments["rows"] = GP_CLASS_ROWS
             notes.append(f"A GP classification keeps {GP_CLASS_ROWS} training rows: --rows N takes another number.")
-        scored = data.x_validation if self.tune else data.x_test
-        if self.test_rows is None and len(scored) > MOST_TEST_ROWS:
-            arguments["test_rows"] = min(MOST_TEST_ROWS, len(data.x_test))
-            notes.append(f"{MOST_TEST_ROWS:,} of {len(scored):,} rows are scored: --test-rows N takes another number.")
-        if notes:
             data = datasets.load(self.data, **arguments)
-            data = dataclasses.replace(data, notes=(*data.notes, *notes))
         if self.tune:
             data = data.for_tuning()
+        scored = len(data.x_test)
+        if self.test_rows is None and scored > MOST_TEST_ROWS:
+            data = _fewer_test_rows(data, MOST_TEST_ROWS, seed)
+            notes.append(f"{MOST_TEST_ROWS:,} of {scored:,} rows are scored: --test-rows N takes another number.")
+        data = dataclasses.replace(data, notes=(*data.notes, *notes))
         if self.ood is None:
             suited = ood.defaults(data, data_dir=data_dir)
             names = tuple(name for name in suited if name in names or not _is_known(self.data_name))
-        names = (*names, *ood.graded(self.shifts))
+        shifted = ood.graded(self.shifts)
+        names = (*(name for name in names if name not in shifted), *shifted)
+        for name in names:
+            self._check_foreign(name)
         foreign = [ood.make(name, data, seed=seed, data_dir=data_dir) for name in names]
         self._check_memory(data, foreign)
         return data, foreign
+
+    def _check_foreign(self, name: str) -> None:
+        """Raise UsageError where a foreign file is the data set itself."""
+        source = ood.source_of(name)
+        if source is None or not isinstance(self.data, str) or not Path(source).expanduser().is_file():
+            return
+        data = Path(self.data).expanduser()
+        if data.is_file() and data.samefile(Path(source).expanduser()):
+            raise UsageError(f"{source} is the data set itself, so nothing in it is foreign: choose another")
 
     def _check_memory(self, data: Dataset, foreign: Sequence[OODSet]) -> None:
         """Raise DataError where the predictions would not fit into memory."""
@@ -345,6 +366,21 @@ def _show(value: Any) -> str:
     if isinstance(value, Normal):
         return f"normal:{value.scale:g}"
     return getattr(value, "__name__", str(value))
+
+
+def _fewer_test_rows(data: Dataset, number: int, seed: int) -> Dataset:
+    """Keep this many of the rows to score, and of the held-out ones at most."""
+
+    def chosen(x: np.ndarray) -> np.ndarray:
+        return np.sort(np.random.default_rng([seed, 4]).permutation(len(x))[:number])
+
+    test = chosen(data.x_test)
+    fewer = dataclasses.replace(data, x_test=data.x_test[test], y_test=data.y_test[test])
+    if data.x_held_out is None:
+        return fewer
+    held_out = chosen(data.x_held_out)
+    y_held_out = None if data.y_held_out is None else data.y_held_out[held_out]
+    return dataclasses.replace(fewer, x_held_out=data.x_held_out[held_out], y_held_out=y_held_out)
 
 
 def _hash(raw: Raw) -> str:

@@ -14,6 +14,7 @@ from hmcvi.inference import ClassPredictive, Fit, NormalPredictive, predict, sco
 from .datasets import Dataset
 from .evaluate import Evaluation, Row
 from .ood import OODSet
+from .shifts import LEVELS
 
 __all__ = ["draw_figures"]
 
@@ -51,7 +52,8 @@ def draw_figures(
         save(plots.interval_coverage({name: _pit(p, data) for name, p in normals.items()}), "coverage")
         if data.x_train.shape[1:] == (1,):
             save(_bands(data, fits), "bands")
-    shown = [data.scored_on, *(ood_set.name for ood_set in foreign if ood_set.level is None)]
+    curves = _severity_curves(evaluations, foreign, data.scored_on)
+    shown = [data.scored_on, *(ood_set.name for ood_set in foreign if ood_set.shift not in curves)]
     uncertainty = {
         name: {part: evaluation.uncertainty[part] for part in shown} for name, evaluation in evaluations.items()
     }
@@ -63,8 +65,8 @@ def draw_figures(
     for name, fit in fits.items():
         if fit.stats and fit.num_chains > 1:
             save(plots.rank(trees[name]), f"rank-{name}")
-    for shift, curves in _severity_curves(evaluations, foreign, data.scored_on).items():
-        save(plots.severity_curves(curves, shift=shift), f"shift-{shift}")
+    for shift, methods in curves.items():
+        save(plots.severity_curves(methods, shift=shift), f"shift-{shift}")
     losses = {name: fit.losses for name, fit in fits.items() if fit.losses is not None}
     if losses:
         save(plots.loss_curves(losses), "loss")
@@ -74,13 +76,18 @@ def draw_figures(
 def _severity_curves(
     evaluations: Mapping[str, Evaluation], foreign: Sequence[OODSet], inside: str
 ) -> dict[str, dict[str, dict[str, dict[str, np.ndarray]]]]:
-    """Return scores against severity, shift -> method -> score -> arrays (level,), the unshifted rows as level 0."""
+    """Return scores against severity, shift -> method -> score -> arrays (level,), the unshifted rows as level 0.
+
+    A change that was asked for at a few severities only has no curve.
+    """
     shifts: dict[str, list[tuple[int, str]]] = {}
     for ood_set in foreign:
         if ood_set.shift is not None and ood_set.level is not None:
             shifts.setdefault(ood_set.shift, [(0, inside)]).append((ood_set.level, ood_set.name))
     curves: dict[str, dict[str, dict[str, dict[str, np.ndarray]]]] = {}
     for shift, levels in shifts.items():
+        if len(levels) <= len(LEVELS):
+            continue
         for name, evaluation in evaluations.items():
             rows = {(row.set, row.score): row for row in evaluation.rows}
             # where labels do not survive the shift there is only the entropy, which every set has as a mean

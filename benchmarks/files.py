@@ -6,16 +6,14 @@ Nothing here unpickles: an array file is read with `allow_pickle=False`, because
 from __future__ import annotations
 
 import difflib
-import math
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from . import memory
+from .npz import FEWER_ROWS, damaged, read_npz
 from .raw import DataError, Raw, arrays, check_arrays
 
 if TYPE_CHECKING:
@@ -25,15 +23,12 @@ __all__ = ["SUFFIXES", "read_columns", "read_file", "read_inputs"]
 
 SUFFIXES = (".npz", ".csv", ".parquet")
 
-COPIES_OF_ARRAYS = 1.5
 COPIES_OF_CSV = 5
 COPIES_OF_PARQUET = 7
 """Peak memory of reading a file over the size of its values as arrays or float64 (measured at 1.2, 4.7 and 6.7)."""
 
 SAMPLE_BYTES = 2**16
 """Bytes at the head of a `.csv` from which its number of values is estimated."""
-
-FEWER_ROWS = "keep fewer rows or columns in the file"
 
 
 def read_file(path: Path, *, target: str | None = None) -> Raw:
@@ -88,7 +83,7 @@ def read_columns(path: Path, feature_names: Sequence[str]) -> np.ndarray:
     if not path.is_file():
         raise DataError(f"there is no file {path} (looked from {Path.cwd()}): check the path")
     if path.suffix.lower() == ".npz":
-        x = _open_npz(path, ("x",))["x"]
+        x = read_npz(path, ("x",), example="x=x")["x"]
         if x.ndim != 2 or x.shape[1] != len(feature_names):
             raise DataError(
                 f"{path.name}: x has shape {x.shape}, but (row, {len(feature_names)}) is wanted, the columns "
@@ -115,64 +110,12 @@ def read_inputs(path: Path) -> Raw:
     """
     if not path.is_file():
         raise DataError(f"there is no file {path} (looked from {Path.cwd()}): check the path")
-    x = _open_npz(path, ("x",))["x"]
+    x = read_npz(path, ("x",), example="x=x")["x"]
     return arrays(x, np.zeros(len(x)), name=path.name)
 
 
 def _read_npz(path: Path) -> Raw:
-    return arrays(**_open_npz(path, ("x", "y"), ("x_test", "y_test")), name=path.name)
-
-
-def _open_npz(path: Path, wanted: Sequence[str], welcome: Sequence[str] = ()) -> dict[str, Any]:
-    """The arrays of these names, never unpickled."""
-    found: dict[str, Any] = {}
-    try:
-        memory.require(COPIES_OF_ARRAYS * _npz_bytes(path), name=path.name, advice=FEWER_ROWS)
-        # Opened here, because NumPy leaves a damaged file open.
-        with path.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError(f"{path.name} holds a single array: write it with np.savez(path, x=x, y=y)")
-            names = archive.files
-            for name in wanted:
-                if name not in names:
-                    raise DataError(
-                        f"{path.name} has no array {name!r} (it has {', '.join(names) or 'none'}): "
-                        "write it with np.savez(path, x=x, y=y)"
-                    )
-            for name in names:
-                if name in (*wanted, *welcome):
-                    found[name] = archive[name]
-    except DataError:
-        raise
-    except ValueError as error:
-        # NumPy raises a plain ValueError both for an object array and for a file that may be a pickle. Its
-        # sentence suggests allow_pickle=True, which must not be passed on about a file from elsewhere.
-        if "pickle" in str(error).lower():
-            raise DataError(
-                f"{path.name} holds pickled Python objects, which are never loaded because they can run "
-                "code: save x and y as arrays of numbers (or text labels), for instance np.asarray(y, "
-                "dtype=str)"
-            ) from None
-        raise DataError(_damaged(path, error)) from error
-    except (zipfile.BadZipFile, OSError, EOFError, KeyError, zlib.error) as error:
-        raise DataError(_damaged(path, error)) from error
-    return found
-
-
-def _npz_bytes(path: Path) -> int:
-    """What the arrays take once they are read, by their headers; nothing else of the file is read."""
-    total = 0
-    if not zipfile.is_zipfile(path):
-        return total  # a single array, a pickle or nothing of the kind: np.load tells which
-    with zipfile.ZipFile(path) as archive:
-        for name in {"x.npy", "y.npy", "x_test.npy", "y_test.npy"} & set(archive.namelist()):
-            with archive.open(name) as file:
-                version = np.lib.format.read_magic(file)
-                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-                shape, _, dtype = read(file)
-            total += math.prod(shape) * dtype.itemsize
-    return total
+    return arrays(**read_npz(path, ("x", "y"), ("x_test", "y_test"), example="x=x, y=y"), name=path.name)
 
 
 def _read_table(path: Path, target: str | None) -> Raw:
@@ -215,9 +158,12 @@ def _checked_table(path: Path) -> pd.DataFrame:
         table = _load_table(path)
     except DataError:
         raise
-    except (ValueError, OSError, NotImplementedError) as error:  # the bases of pandas' and pyarrow's errors
-        raise DataError(_damaged(path, error)) from error
+    except Exception as error:  # on damaged files pandas and pyarrow raise whatever comes, KeyError and TypeError too
+        raise DataError(damaged(path, error)) from error
     table.columns = [str(column) for column in table.columns]
+    if not table.columns.is_unique:
+        twice = table.columns[table.columns.duplicated()][0]
+        raise DataError(f"{path.name} has two columns {twice!r}: rename one")
     return table
 
 
@@ -268,6 +214,14 @@ def _target(path: Path, name: str, column: pd.Series) -> np.ndarray:
     _check_present(path, name, column)
     if pd.api.types.is_numeric_dtype(column):
         return column.to_numpy(dtype=np.float64)
+    unreadable = pd.to_numeric(column.astype(object), errors="coerce").isna().to_numpy()
+    if 0 < unreadable.sum() < len(column) / 2:
+        # Labels are words or numbers; a few words among numbers are mistakes, and would make a class for each number.
+        row = int(np.flatnonzero(unreadable)[0])
+        raise DataError(
+            f"{path.name}: the target column {name!r} holds {str(column.iloc[row])!r} in row {row} (counted from 0), "
+            "which is not a number as most of it is: mend or remove such rows"
+        )
     return np.array([str(value) for value in column])
 
 
@@ -279,7 +233,3 @@ def _check_present(path: Path, name: str, column: pd.Series) -> None:
             f"{missing.size} such rows; words such as NA and None count as missing): remove or fill in "
             "those rows"
         )
-
-
-def _damaged(path: Path, error: Exception) -> str:
-    return f"{path.name} cannot be read as {path.suffix} ({error}): it may be damaged or another kind of file"

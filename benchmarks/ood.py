@@ -155,7 +155,7 @@ def held_out_classes(names: Sequence[str], default: Sequence[int | str] = ()) ->
     """
     asked: set[tuple[int | str, ...]] = set()
     for name in names:
-        kind, _, argument = name.partition(":")
+        kind, _, argument = name.partition("+")[0].partition(":")
         if kind == "held_out":
             asked.add(tuple(sorted(set(_classes(argument) or default), key=str)))
     if not asked:
@@ -383,6 +383,8 @@ def _foreign(
         raise DataError(f"{name} is the data set itself, so nothing in it is foreign: choose another")
     path = Path(name).expanduser()
     is_npz = path.suffix.lower() == ".npz"
+    if path.suffix.lower() in SUFFIXES and not is_npz:
+        raise DataError(f"{path.name} is a table, but {dataset.name} holds images: use {', '.join(defaults(dataset))}")
     raw = read_inputs(path) if is_npz else datasets.read(name, seed=seed, data_dir=data_dir)
     if raw.brightness is None:
         raise DataError(f"{name} is tabular, but {dataset.name} holds images: use {', '.join(defaults(dataset))}")
@@ -400,12 +402,21 @@ def _foreign(
         x = np.repeat(_brightness(x).mean(axis=3, keepdims=True), channels, axis=3)
         description += f", their grey in all {channels} channels"
     if x.shape[1:3] != (height, width):
-        from scipy import ndimage
-
-        zoom = (1, height / x.shape[1], width / x.shape[2], 1)
-        description += f", resized from {x.shape[1]}x{x.shape[2]} to {height}x{width} (linear)"
-        x = np.clip(ndimage.zoom(_brightness(x), zoom, order=1, mode="nearest", grid_mode=True), 0.0, 1.0)
+        description += f", resized from {x.shape[1]}x{x.shape[2]} to {height}x{width} (Lanczos)"
+        x = _resized(_brightness(x), height, width)
     return _like(x, dataset), description
+
+
+def _resized(x: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Images (row, height, width, channel) in another size, by the filter that TFDS sets are resized by."""
+    from PIL import Image
+
+    resized = np.empty((len(x), height, width, x.shape[3]), np.float32)
+    for row, image in enumerate(x):
+        for channel in range(x.shape[3]):
+            picture = Image.fromarray(np.ascontiguousarray(image[..., channel], np.float32))
+            resized[row, ..., channel] = np.asarray(picture.resize((width, height), Image.Resampling.LANCZOS))
+    return np.clip(resized, 0.0, 1.0)  # the filter overshoots at edges
 
 
 def _is_prepared(name: str, data_dir: str | os.PathLike[str] | None) -> bool:

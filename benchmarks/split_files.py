@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from .npz import read_npz
 from .raw import DataError
 
 __all__ = ["Splits", "check_splits", "read_splits"]
@@ -62,7 +62,10 @@ def read_splits(source: str | os.PathLike[str] | Mapping[str, Any], *, seed: int
         )
     if not path.is_file():
         raise DataError(f"there is no file of splits {path} (looked from {Path.cwd()}): check the path")
-    parts = _read_npz(path) if path.suffix.lower() == ".npz" else _read_json(path)
+    if path.suffix.lower() == ".npz":
+        parts = read_npz(path, ("train", "test"), None, example="train=train, test=test")
+    else:
+        parts = _read_json(path)
     return {part: _whole(f"{path.name}, {part}", rows) for part, rows in parts.items()}
 
 
@@ -112,14 +115,6 @@ def check_splits(parts: Mapping[str, np.ndarray], num_rows: int, name: str) -> S
     return Splits(*(parts.get(part, np.zeros(0, np.int64)) for part in PARTS))
 
 
-def _read_npz(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, AttributeError) as error:
-        raise DataError(f"splits {path.name} cannot be read as .npz ({error}): write it with np.savez") from error
-
-
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         parts = json.loads(path.read_text())
@@ -144,8 +139,13 @@ def _read_text(path: Path) -> np.ndarray:
 
 
 def _whole(what: str, rows: Sequence[Any] | np.ndarray) -> np.ndarray:
-    array = np.asarray(rows)
+    try:
+        array = np.asarray(rows)
+    except ValueError:  # lists of unequal lengths
+        raise DataError(f"{what} holds lists within lists: a list of whole row numbers is wanted") from None
     is_whole = array.ndim == 1 and array.dtype.kind in "iuf" and np.array_equal(array, np.floor(array))
     if array.size and not is_whole:
         raise DataError(f"{what} holds {array.dtype} of shape {array.shape}: a list of whole row numbers is wanted")
+    if array.size and not np.abs(array).max() < 2**53:  # beyond, and for infinity, a float is no row number
+        raise DataError(f"{what} holds {np.abs(array).max():g}: a list of whole row numbers is wanted")
     return array.astype(np.int64).reshape(-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 
 import numpy as np
@@ -123,12 +124,14 @@ def split_rows(
     from sklearn.model_selection import train_test_split
 
     num_test = math.ceil(test_fraction * len(candidates))
-    least = max(len(class_names), 2)
+    least = 2
     if strata is not None:
-        counts = np.bincount(strata[candidates], minlength=len(class_names))
-        if counts.min() < 2:
+        # A declared class without any row, as emnist/letters has, is nobody's loss.
+        labels, counts = np.unique(strata[candidates], return_counts=True)
+        least = max(len(labels), 2)
+        if counts.min(initial=2) < 2:
             raise DataError(
-                f"{name}: class {class_names[counts.argmin()]} has {counts.min()} row, but 2 are wanted, "
+                f"{name}: class {class_names[labels[counts.argmin()]]} has 1 row, but 2 are wanted, "
                 "one to train and one to test on: remove the class or add rows (or, for numbers to predict, "
                 "--task regression)"
             )
@@ -185,6 +188,10 @@ def choose_rows(
     Raises:
         DataError: more than there are, or fewer than one of each class.
     """
+    try:
+        number = operator.index(number)
+    except TypeError:
+        raise DataError(f"{option}={number!r}, but a whole number is wanted") from None
     own_strata = np.zeros(len(candidates), np.int64) if strata is None else strata[candidates]
     least = len(np.unique(own_strata))
     if not least <= number <= len(candidates):
@@ -202,11 +209,25 @@ def choose_rows(
     return candidates[order[np.argsort(turn, kind="stable")[:number]]]
 
 
-def standardisation(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and sd of each column of (row, ...), in float64; a constant column gets its own value and 1."""
+def standardisation(values: np.ndarray, *, name: str, columns: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and sd of each column of (row, ...), in float64; a constant column gets its own value and 1.
+
+    Args:
+        values: (row,) or (row, column).
+        name: what to call the data in a sentence.
+        columns: (column,) names, or one.
+
+    Raises:
+        DataError: a column so large or so small that float64 holds no sd of it.
+    """
     values = values.astype(np.float64)
     # By range: rounding leaves a constant column of 0.1 a tiny sd, which would blow up the test rows.
     constant = values.max(axis=0) == values.min(axis=0)
-    loc = np.where(constant, values[0], values.mean(axis=0))
-    scale = np.where(constant, 1.0, values.std(axis=0))
+    with np.errstate(over="ignore", invalid="ignore"):
+        loc = np.where(constant, values[0], values.mean(axis=0))
+        scale = np.where(constant, 1.0, values.std(axis=0))
+    bad = ~(np.isfinite(scale) & (scale >= np.finfo(np.float64).tiny) & np.isfinite(loc))
+    if bad.any():
+        column = columns[int(np.flatnonzero(np.atleast_1d(bad))[0])]
+        raise DataError(f"{name}: {column!r} is too large or too small in size to be standardised: change its unit")
     return loc, scale

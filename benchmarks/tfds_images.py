@@ -234,7 +234,7 @@ def _load_cache(path: Path) -> dict[str, np.ndarray] | None:
             file.seek(0)
             with np.load(file, allow_pickle=False) as archive:
                 return {key: archive[key] for key in archive.files}
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a checksum file of bytes that are no text
         return None
 
 

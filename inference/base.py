@@ -118,8 +118,8 @@ def fit(key: jax.Array, model: Model, x: Any, y: Any, method: Method, *, progres
     Arguments:
         key: random key; the same key gives the same draws on the same machine and chain method.
         model: `model(x, y=None, *, num_rows=None, ...)`; see the design's contract in the README.
-        x: inputs (row, feature...), floating point; uint8 is taken for images, which stay as small as they are and
-            reach the model as x / 255, minibatch by minibatch.
+        x: inputs (row, feature...), floating point. uint8 of three or more axes is taken for images, which stay as
+            small as they are and reach the model as x / 255, minibatch by minibatch.
         y: labels (integers) or targets (floating point) (row,).
         method: `NUTS(...)`, `SVI(...)` or `BayesByBackprop(...)`.
         progress: whether to show a progress bar on standard error; by default where that is a terminal.
@@ -152,8 +152,8 @@ def fit(key: jax.Array, model: Model, x: Any, y: Any, method: Method, *, progres
 def check_data(x: Any, y: Any) -> tuple[jax.Array, jax.Array]:
     """Return (x, y) as JAX arrays, or raise ValueError with one sentence that says what to mend.
 
-    Integer x becomes floating point, but uint8 images stay as they are until `as_floats`; x and y may be anything
-    that NumPy reads as arrays of numbers.
+    Integer x becomes floating point, but images of uint8 (three axes or more: a table of uint8 is none) stay as they
+    are until `as_floats`; x and y may be anything that NumPy reads as arrays of numbers.
     """
     arrays = {}
     for name, given in (("x", x), ("y", y)):
@@ -180,7 +180,7 @@ def check_data(x: Any, y: Any) -> tuple[jax.Array, jax.Array]:
         raise ValueError("x and y have no rows: the split is empty")
     if y.dtype.kind == "b":
         y = y.astype(np.int32)
-    kept = x.dtype.kind == "f" or x.dtype == np.uint8
+    kept = x.dtype.kind == "f" or (x.dtype == np.uint8 and x.ndim >= 3)
     x_array = jnp.asarray(x) if kept else jnp.asarray(x, jnp.result_type(float))
     y_array = jnp.asarray(y) if y.dtype.kind != "f" else jnp.asarray(y, as_floats(x_array[:1]).dtype)
     return x_array, y_array

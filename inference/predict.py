@@ -229,7 +229,15 @@ def _check_inputs(fit: Fit, x: Any, y: Any) -> jax.Array:
     array, _ = check_data(x, zeros)
     if array.shape[1:] != fit.x.shape[1:]:
         raise ValueError(f"x has rows of shape {array.shape[1:]} and the fit was trained on {fit.x.shape[1:]}")
-    if array.dtype == fit.x.dtype or fit.x.dtype == jnp.uint8:
+    if array.dtype == fit.x.dtype:
+        return array
+    if fit.x.dtype == jnp.uint8:
+        low, high = float(array.min()), float(array.max())
+        if low < 0 or high > 1:
+            raise ValueError(
+                f"x holds values from {low:g} to {high:g} and the fit was trained on images of uint8, read as "
+                "brightness from 0 to 1: pass uint8, or x / 255"
+            )
         return array
     if array.dtype == jnp.uint8:
         raise ValueError(

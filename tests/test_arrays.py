@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hmcvi.benchmarks import experiment as experiments
 from hmcvi.benchmarks import memory
 from hmcvi.benchmarks.datasets import DataError, arrays, load
-from hmcvi.benchmarks.experiment import Experiment
+from hmcvi.benchmarks.experiment import Experiment, UsageError
 
 GENERATOR = np.random.default_rng(0)
 X = GENERATOR.normal(size=(60, 3))
@@ -32,6 +33,15 @@ def test_a_test_part_of_ones_own_is_kept():
     assert dataset.name == "mine"
 
 
+def test_flattened_images_are_brightness_and_a_table_of_bytes_is_scaled_as_any_other():
+    pixels = GENERATOR.integers(0, 256, (40, 6, 5), dtype=np.uint8)
+    flat, square = (load(arrays(pixels, np.arange(40) % 2), seed=0, image=image) for image in (False, None))
+    assert square.x_train.dtype == np.uint8
+    np.testing.assert_allclose(flat.x_train, square.x_train.reshape(len(square.x_train), 30) / 255, rtol=1e-6)
+    table = load(arrays(pixels.reshape(40, 30), np.arange(40) % 2), seed=0, image=None)
+    np.testing.assert_allclose(table.x_train.mean(axis=0), 0, atol=1e-6)
+
+
 def test_byte_images_stay_bytes_and_three_dimensions_are_grey_images():
     pixels = GENERATOR.integers(0, 256, (40, 6, 5), dtype=np.uint8)
     dataset = load(arrays(pixels, np.arange(40) % 2), seed=0, image=True)
@@ -50,6 +60,10 @@ def test_byte_images_stay_bytes_and_three_dimensions_are_grey_images():
         ({"x_test": X}, r"only one of x_test and y_test was given"),
         ({"x_test": X[:, :2], "y_test": Y}, r"x_test has rows of shape \(2,\) and dtype float64, but x has \(3,\)"),
         ({"x_test": X, "y_test": np.array(["a"] * 60)}, r"y holds float64 and y_test <U1"),
+        ({"name": "digits"}, r"the arrays are named 'digits', as a data set is already: pass arrays\(\) another name"),
+        ({"x": X * np.array([1, 1e300, 1])}, r"'x1' is too large or too small in size to be standardised"),
+        ({"x": X * np.array([1, 1, 1e-320])}, r"'x2' is too large or too small"),
+        ({"y": Y * 1e300}, r"'the target' is too large"),
         ({"feature_names": ("a",)}, r"1 feature names were given for 3 columns"),
         ({"x": np.where(X > 2, np.nan, X)}, r"x holds nan in row \d+, index \(\d,\)"),
     ],
@@ -81,6 +95,33 @@ def test_a_constant_column_is_kept_harmless_and_named():
     dataset = load(arrays(x, Y), seed=0)
     assert (dataset.x_train[:, 1] == 0).all()
     assert "Constant on the training rows, so of no use: x1." in dataset.notes
+
+
+def test_experiments_say_what_data_may_be(tmp_path):
+    np.savez(tmp_path / "a.npz", x=X, y=Y)
+    assert Experiment(data=tmp_path / "a.npz", ood=()).load(0)[0].name == "a.npz"
+    for data in (X, (X, Y)):
+        with pytest.raises(UsageError, match=r"give a name, a file's path, or arrays\(x, y\)"):
+            Experiment(data=data)
+    with pytest.raises(UsageError, match=r"OOD set noise was given twice"):
+        Experiment(ood=("noise", "noise"))
+    with pytest.raises(UsageError, match=r"a.npz is the data set itself"):
+        Experiment(data=str(tmp_path / "a.npz"), ood=(f"{tmp_path}/../{tmp_path.name}/a.npz",)).load(0)
+    names = [s.name for s in Experiment(ood=("blur@3", "noise"), shifts=("blur",)).load(0)[1]]
+    assert names == ["noise", "blur@1", "blur@2", "blur@3", "blur@4", "blur@5"]
+    with pytest.raises(DataError, match=r"rows='50', but a whole number is wanted"):
+        load("digits", seed=0, rows="50")
+
+
+def test_rows_to_score_are_bounded_and_the_number_is_said(monkeypatch):
+    monkeypatch.setattr(experiments, "MOST_TEST_ROWS", 30)
+    for tune in (False, True):
+        data, _ = Experiment(data="wine", tune=tune, ood=("held_out:0",)).load(0)
+        scored = 19 if tune else 24
+        assert len(data.x_test) == scored  # fewer than the bound: all
+    data, foreign = Experiment(data="digits", tune=True, ood=("held_out:8,9",)).load(0)
+    assert (len(data.x_test), foreign[0].num_rows) == (30, 30)
+    assert any(note.startswith("30 of 231 rows are scored") for note in data.notes)
 
 
 def test_experiments_take_arrays_and_tell_them_apart():
@@ -122,6 +163,14 @@ def test_a_file_that_does_not_fit_is_refused_before_it_is_read(tmp_path, monkeyp
         monkeypatch.setattr(reader, None)  # would be called if the size were not asked for first
     with pytest.raises(DataError, match=f"big{suffix} needs about 0.0 GiB .*: keep fewer rows or columns in the file"):
         load(path, seed=0, target=target)
+
+
+def test_copies_of_byte_images_are_asked_for_too(monkeypatch):
+    raw = arrays(GENERATOR.integers(0, 256, (200, 20, 20), dtype=np.uint8), np.arange(200) % 4)
+    load(raw, seed=0, image=True, held_out_classes=(3,))
+    monkeypatch.setattr(memory, "available_bytes", lambda: 50_000)
+    with pytest.raises(DataError, match=r"arrays needs about .* keep fewer rows"):
+        load(raw, seed=0, image=True, held_out_classes=(3,))
 
 
 def test_a_header_that_claims_more_than_there_is_memory_is_refused(tmp_path):

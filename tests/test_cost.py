@@ -11,6 +11,7 @@ import pytest
 
 from hmcvi.benchmarks import evaluate as evaluation
 from hmcvi.benchmarks import experiment as experiments
+from hmcvi.benchmarks import ood
 from hmcvi.benchmarks.cost import gradient_operations, prediction_operations
 from hmcvi.benchmarks.datasets import arrays, load
 from hmcvi.benchmarks.experiment import Experiment
@@ -54,6 +55,17 @@ def test_nuts_is_left_out_by_default_where_its_gradients_cost_too_much(monkeypat
     assert "nuts is left out: one gradient over 50 rows" in notes[0]
     assert "--methods nuts svi bbb" in notes[0]
     assert asked.settle(data) == (asked, [])
+
+
+def test_an_ood_set_larger_than_the_test_set_is_what_draws_are_counted_for(monkeypatch):
+    """A regression keeps every draw: a gap of a third of the rows is larger than the test set."""
+    x = np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32)
+    data = load(arrays(x, x[:, 0]), seed=0, gap="x1")
+    result = fit(jax.random.key(0), partial(mlp, likelihood="normal"), data.x_train, data.y_train, SVI(num_steps=20))
+    monkeypatch.setattr(evaluation, "MOST_VALUES", 100 * 400)  # 100 held-out rows, 40 test rows
+    scored = evaluation.evaluate(result, data, [ood.make("gap", data, seed=0)])
+    assert scored.num_draws == 334  # every third of 1,000
+    assert evaluation.evaluate(result, data, []).num_draws == 1000
 
 
 def test_scores_average_over_fewer_draws_where_predictions_cost_too_much(fitted, monkeypatch):

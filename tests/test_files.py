@@ -145,10 +145,53 @@ def test_pickled_objects_are_refused_and_never_run(tmp_path):
 
     np.savez(tmp_path / "a.npz", x=X, y=np.array([Touch()] * 20, dtype=object))
     (tmp_path / "b.npz").write_bytes(pickle.dumps(Touch()))
-    for name in ("a.npz", "b.npz"):
-        with pytest.raises(DataError, match=f"{name} holds pickled Python objects, which are never loaded"):
-            load(tmp_path / name, seed=0)
+    with pytest.raises(DataError, match=r"a\.npz holds pickled Python objects, which are never loaded"):
+        load(tmp_path / "a.npz", seed=0)
+    with pytest.raises(DataError, match=r"b\.npz is no .npz file, and a pickle is never loaded"):
+        load(tmp_path / "b.npz", seed=0)
     assert not (tmp_path / "touched").exists()
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".parquet", ".csv"])
+def test_damage_anywhere_is_a_sentence_and_never_another_error(tmp_path, suffix):
+    """Two hundred files with one byte changed, and some cut short: each is read, or refused as what it is."""
+    path = tmp_path / f"a{suffix}"
+    table = pd.DataFrame({"a": X[:, 0], "b": X[:, 1], "y": Y})
+    if suffix == ".npz":
+        np.savez_compressed(path, x=X, y=Y)
+    elif suffix == ".csv":
+        table.to_csv(path, index=False)
+    else:
+        table.to_parquet(path)
+    whole = path.read_bytes()
+    generator = np.random.default_rng(0)
+    refused = 0
+    for case in range(200):
+        damaged = bytearray(whole)
+        damaged[generator.integers(len(whole))] ^= int(generator.integers(1, 256))
+        path.write_bytes(damaged if case % 4 else whole[: generator.integers(len(whole))])
+        try:
+            load(path, seed=0, target=None if suffix == ".npz" else "y")
+        except DataError:
+            refused += 1
+    assert refused > 50
+
+
+def test_text_among_the_numbers_of_a_target_is_named_by_row_and_column(tmp_path):
+    frame = pd.DataFrame({"a": np.arange(30.0), "price": [str(value) for value in np.arange(30) / 7]})
+    frame.loc[17, "price"] = "abc"
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    with pytest.raises(DataError, match=r"the target column 'price' holds 'abc' in row 17 .*not a number as most"):
+        load(tmp_path / "a.csv", seed=0, target="price")
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    frame = pd.DataFrame(np.arange(60.0).reshape(20, 3), columns=["a", "b", "y"])
+    frame.columns = ["a", "a", "y"]
+    table = __import__("pyarrow").table([frame.iloc[:, i].to_numpy() for i in range(3)], names=["a", "a", "y"])
+    __import__("pyarrow.parquet").parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a.parquet (has two columns 'a'|cannot be read)"):
+        load(tmp_path / "a.parquet", seed=0, target="y")
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".csv", ".parquet"])

@@ -292,16 +292,23 @@ def test_a_fit_is_predicted_by_one_program_for_all_sets_of_a_size():
 
 
 def test_images_of_bytes_are_predicted_as_their_brightness():
-    pixels = np.random.default_rng(3).integers(0, 256, (ROWS, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(3).integers(0, 256, (ROWS, 3, 1), dtype=np.uint8)
     bright = pixels / np.float32(255)
-    of_bytes = dataclasses.replace(made(classifier, network()), x=jnp.asarray(pixels))
-    expected = predict(made(classifier, network()), bright).probs
+
+    def flattened(x, y=None):
+        return classifier(x.reshape(len(x), 3), y)
+
+    of_bytes = dataclasses.replace(made(flattened, network()), x=jnp.asarray(pixels))
+    of_floats = dataclasses.replace(made(flattened, network()), x=jnp.asarray(bright))
+    expected = predict(of_floats, bright).probs
     for x in (pixels, bright):
         np.testing.assert_allclose(predict(of_bytes, x).probs, expected, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"x holds values from \d to 25\d and the fit was trained on images of uint8"):
+        predict(of_bytes, pixels.astype(int))
     with pytest.raises(
         ValueError, match=r"x holds uint8 \(images, read as x / 255\) and the fit was trained on float32"
     ):
-        predict(made(classifier, network()), pixels)
+        predict(of_floats, pixels)
 
 
 def test_bad_inputs():

@@ -132,6 +132,23 @@ def test_noise_is_another_name_of_uniform_noise(digits):
     np.testing.assert_array_equal(ood.make("noise", digits, seed=0).x, ood.make("uniform_noise", digits, seed=0).x)
 
 
+def test_held_out_classes_may_be_changed_further():
+    names = ("held_out:8,9+contrast:0.5",)
+    assert ood.held_out_classes(names) == (8, 9)
+    digits = datasets.load("digits", seed=0, held_out_classes=ood.held_out_classes(names))
+    made = ood.make(names[0], digits, seed=0)
+    assert made.num_rows == len(digits.x_held_out)
+    np.testing.assert_allclose(made.x.var(axis=1), 0.25 * digits.x_held_out.var(axis=1), rtol=1e-4)
+
+
+def test_shrinking_averages_what_it_leaves_out(digits):
+    """Stripes of one column in four: read at every fourth column alone, they would be all black or all white."""
+    stripes = np.zeros((5, 32, 32), np.uint8)
+    stripes[:, :, ::4] = 255
+    made = ood._resized(stripes[..., None] / np.float32(255), 8, 8)
+    np.testing.assert_allclose(made[:, :, 2:-2], 0.25, atol=0.05)
+
+
 def test_a_table_file_is_foreign_by_its_columns_names(tmp_path, wine):
     other = pd.DataFrame(wine.x_test * wine.feature_scale + wine.feature_loc, columns=list(wine.feature_names))
     shuffled = other[other.columns[::-1]].assign(grower="unknown")
@@ -176,7 +193,7 @@ def test_the_gap_is_foreign_with_its_targets():
         ("blur+qqq", r"there is no OOD set 'qqq'"),
         ("gap", r"gap is for tables, but digits holds images"),
         ("gone.npz", r"there is no file gone.npz"),
-        ("houses.csv", r"there is no file houses.csv"),
+        ("houses.csv", r"houses.csv is a table, but digits holds images: use held_out"),
         ("wine", r"there is no OOD set 'wine'"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 from functools import partial
 
@@ -45,6 +47,22 @@ def write_splits(folder, kind):
     return folder / "index_{part}_{seed}.txt"
 
 
+def test_damaged_split_files_are_refused_as_what_they_are(tmp_path):
+    np.savez_compressed(tmp_path / "s.npz", train=TRAIN, test=TEST)
+    whole = (tmp_path / "s.npz").read_bytes()
+    generator = np.random.default_rng(0)
+    for _ in range(200):
+        damaged = bytearray(whole)
+        damaged[generator.integers(len(whole))] ^= int(generator.integers(1, 256))
+        (tmp_path / "s.npz").write_bytes(damaged)
+        with contextlib.suppress(DataError):
+            load(arrays(X, Y), seed=0, splits=tmp_path / "s.npz")
+    np.save(tmp_path / "one.npy", TRAIN)
+    (tmp_path / "one.npy").rename(tmp_path / "one.npz")
+    with pytest.raises(DataError, match=r"one.npz holds a single array: write it with np.savez\(path, train=train"):
+        read_splits(tmp_path / "one.npz", seed=0)
+
+
 @pytest.mark.parametrize("kind", ["npz", "json", "mapping", "text"])
 def test_published_splits_are_kept_row_by_row(tmp_path, kind):
     dataset = load(arrays(X, Y), seed=7, splits=write_splits(tmp_path, kind))
@@ -69,6 +87,9 @@ def test_published_splits_are_kept_row_by_row(tmp_path, kind):
         ({"train": [0, 1], "test": [3], "valid": [4]}, r"a part 'valid': train, test and validation are wanted"),
         ({"train": [0.5, 1], "test": [3]}, r"splits\['train'\] holds float64 of shape \(2,\): a list of whole"),
         ({"train": ["a"], "test": [3]}, r"splits\['train'\] holds <U1"),
+        ({"train": [0, [1, 2]], "test": [3]}, r"splits\['train'\] holds lists within lists"),
+        ({"train": [0, np.inf], "test": [3]}, r"splits\['train'\] holds inf: a list of whole row numbers"),
+        ({"train": [0, 1e30], "test": [3]}, r"splits\['train'\] holds 1e\+30"),
         ({"train": [[0, 1]], "test": [3]}, r"shape \(1, 2\): a list of whole row numbers is wanted"),
     ],
 )
@@ -81,7 +102,7 @@ def test_split_files_that_cannot_be_read_are_named(tmp_path):
     for name, text, sentence in (
         ("a.json", "[1, 2]", r"a.json holds no object"),
         ("b.json", "{", r"b.json cannot be read as .json"),
-        ("c.npz", "no zip", r"c.npz cannot be read as .npz"),
+        ("c.npz", "no zip", r"c.npz is no .npz file"),
         ("d.csv", "1\n2\n", r"is no .npz and no .json file"),
     ):
         (tmp_path / name).write_text(text)
@@ -94,8 +115,8 @@ def test_split_files_that_cannot_be_read_are_named(tmp_path):
     (tmp_path / "i_train_0.txt").write_text("1\ntwo\n")
     with pytest.raises(DataError, match=r"i_train_0.txt: could not convert string to float: 'two', but one row number"):
         read_splits(tmp_path / "i_{part}_{seed}.txt", seed=0)
-    np.savez(tmp_path / "p.npz", train=np.array([{}], dtype=object))
-    with pytest.raises(DataError, match=r"p.npz cannot be read as .npz \(Object arrays cannot be loaded"):
+    np.savez(tmp_path / "p.npz", train=np.array([{}], dtype=object), test=[1])
+    with pytest.raises(DataError, match=r"p.npz holds pickled Python objects, which are never loaded"):
         read_splits(tmp_path / "p.npz", seed=0)
 
 
@@ -124,6 +145,14 @@ def test_validation_rows_come_from_the_training_rows_and_leave_the_test_rows_alo
     assert len(whole.x_validation) == 0
     with pytest.raises(DataError, match=r"without validation rows: pass validation_fraction=0.2"):
         whole.for_tuning()
+
+
+def test_a_declared_class_without_rows_hinders_no_split():
+    raw = dataclasses.replace(arrays(X, Y), class_names=("no", "yes", "never"), task="classification")
+    for options in ({}, {"validation_fraction": 0.2}):
+        data = load(raw, seed=0, **options)
+        assert data.class_names == ("no", "yes", "never")
+        assert set(data.y_train) == set(data.y_test) == {0, 1}
 
 
 def test_for_tuning_the_test_rows_are_nowhere_in_the_data_set():
