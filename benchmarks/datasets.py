@@ -24,14 +24,15 @@ from . import memory
 from .bundled import BUNDLED
 from .files import SUFFIXES, read_file
 from .raw import DataError, Raw, Task, arrays, check_arrays
-from .split_files import Splits, check_splits, read_splits
+from .split_files import read_splits
 from .splits import (
     check_seen,
     choose_rows,
     encode_labels,
+    find_gap,
     find_labels,
     settle_task,
-    split_rows,
+    share_out,
     standardisation,
 )
 from .tfds_images import DESCRIPTIONS as TFDS_NAMES
@@ -223,7 +224,7 @@ def load(
     strata = None
     class_names: tuple[str, ...] = ()
     held_out_names: tuple[str, ...] = ()
-    is_foreign, stretch = _find_gap(raw, gap, held_out_classes)
+    is_foreign, stretch = find_gap(raw, gap, held_out_classes)
     if task == "regression" and held_out_classes:
         raise DataError(f"{raw.name} is a regression and has no classes to hold out: drop held_out_classes")
     if task == "classification":
@@ -234,7 +235,7 @@ def load(
         class_names = tuple(all_names[label] for label in kept)
         held_out_names = tuple(all_names[label] for label in held_out_labels)
         strata = np.searchsorted(kept, labels)  # meaningless on held-out rows, where it is not read
-    shared = _share_out(raw, given, is_foreign, strata, class_names, test_fraction, validation_fraction, seed)
+    shared = share_out(raw, given, is_foreign, strata, class_names, test_fraction, validation_fraction, seed)
     train, validation, test = shared
     held_out = np.flatnonzero(is_foreign)
     if rows is not None:
@@ -251,11 +252,12 @@ def load(
     parts = {"train": train, "validation": validation, "test": test, "held_out": held_out}
     row_shape = raw.x.shape[1:]
     is_bytes = image is not False and raw.brightness == 255 and raw.x.dtype == np.uint8
-    # Bytes are copied once where rows were chosen; else there is a float64 copy of the largest part while it is scaled,
-    # beside the float32 rows that stay.
+    # Bytes are copied once where rows were chosen. Floats stay as float32, and a table's largest part passes through
+    # three copies of float64 while it is scaled.
     largest, total = max(map(len, parts.values())), sum(map(len, parts.values()))
+    passing = 24 * largest if raw.brightness is None else 0
     memory.require(
-        math.prod(row_shape) * (total if is_bytes else 4 * total + 8 * largest),
+        math.prod(row_shape) * (total if is_bytes else 4 * total + passing),
         name=raw.name,
         advice="keep fewer rows (--rows, --test-rows)",
     )
@@ -364,67 +366,6 @@ def is_tfds_source(name: str, *, data_dir: str | os.PathLike[str] | None = None)
 def _is_file(name: str) -> bool:
     path = Path(name).expanduser()
     return name not in BUNDLED and (path.suffix.lower() in SUFFIXES or path.is_file())
-
-
-def _find_gap(
-    raw: Raw, column: str | None, held_out_classes: Sequence[int | str]
-) -> tuple[np.ndarray, tuple[str, float, float] | None]:
-    """Which rows (row,) lie in the gap, and the gap in the column's own unit."""
-    names = raw.feature_names or ()
-    number, low, high = raw.gap or (0, 0.0, 0.0)
-    if column is not None:
-        if raw.brightness is not None:
-            raise DataError(f"a gap in {column!r} was asked for, but {raw.name} holds images: hold classes out instead")
-        if held_out_classes:
-            raise DataError("a gap and held-out classes were asked for, which needs a fit for each: run them apart")
-        if column not in names:
-            raise DataError(
-                f"{raw.name} has no column {column!r} to leave a gap in: its columns are {', '.join(names)}"
-            )
-        number = names.index(column)
-    values = np.concatenate([part[:, number] for part, _ in raw.parts]) if raw.brightness is None else np.zeros(0)
-    if column is not None and (raw.gap is None or raw.gap[0] != number):
-        low, high = (float(q) for q in np.quantile(values, [1 / 3, 2 / 3]))
-    elif raw.gap is None:
-        return np.zeros(sum(len(part) for part, _ in raw.parts), bool), None
-    inside = (values > low) & (values < high)
-    if not inside.any():
-        raise DataError(
-            f"{raw.name}: no row lies in the middle third of {column!r} ({low:g} to {high:g}), which repeats a few "
-            "values: choose another column"
-        )
-    return inside, (names[number], low, high)
-
-
-def _share_out(
-    raw: Raw,
-    given: Mapping[str, np.ndarray] | None,
-    is_foreign: np.ndarray,
-    strata: np.ndarray | None,
-    class_names: tuple[str, ...],
-    test_fraction: float,
-    validation_fraction: float,
-    seed: int,
-) -> Splits:
-    """The row numbers of each part: as given, as published, or by a stratified shuffle."""
-    none = np.zeros(0, np.int64)
-    if given is not None:
-        parts = check_splits(given, len(is_foreign), raw.name)
-        train, validation, test = (part[~is_foreign[part]] for part in parts)
-        for name, part in (("train", train), ("test", test)):
-            if not len(part):
-                raise DataError(f"{raw.name}: no {name} row of the splits is left beside the held-out ones")
-    elif raw.x_test is not None:
-        sizes = [len(raw.x), 0 if raw.x_validation is None else len(raw.x_validation)]
-        whole = np.split(np.arange(len(is_foreign)), np.cumsum(sizes))
-        train, validation, test = (part[~is_foreign[part]] for part in whole)
-    else:
-        candidates = np.flatnonzero(~is_foreign)
-        train, test = split_rows(raw.name, candidates, strata, class_names, test_fraction, seed)
-        validation = none
-    if validation_fraction and not len(validation):
-        train, validation = split_rows(raw.name, train, strata, class_names, validation_fraction, seed)
-    return Splits(train, validation, test)
 
 
 def _take(raw: Raw, chosen: np.ndarray) -> np.ndarray:

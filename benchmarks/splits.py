@@ -1,21 +1,24 @@
-"""Which rows to train on, what their labels are, and the scale they set: pure functions of arrays."""
+"""Which rows to train on, what their labels are, and the scale they set."""
 
 from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from .raw import DataError, Raw, Task
+from .split_files import Splits, check_splits
 
 __all__ = [
     "check_seen",
     "choose_rows",
     "encode_labels",
+    "find_gap",
     "find_labels",
     "settle_task",
+    "share_out",
     "split_rows",
     "standardisation",
 ]
@@ -98,6 +101,90 @@ def find_labels(name: str, class_names: tuple[str, ...], classes: Sequence[int |
             "but at least 2 are wanted: hold out fewer"
         )
     return sorted(set(labels))
+
+
+def find_gap(
+    raw: Raw, column: str | None, held_out_classes: Sequence[int | str]
+) -> tuple[np.ndarray, tuple[str, float, float] | None]:
+    """Which rows (row,) lie in the gap, and the gap as its column and two ends in the column's own unit.
+
+    Args:
+        raw: the data, which may have a gap of its own.
+        column: whose middle third is left out; None for the data's own gap, or none.
+        held_out_classes: classes that are held out as well, which cannot be.
+
+    Raises:
+        DataError: images, an unknown column, one whose middle third is empty, or held-out classes.
+    """
+    names = raw.feature_names or ()
+    number, low, high = raw.gap or (0, 0.0, 0.0)
+    if column is not None:
+        if raw.brightness is not None:
+            raise DataError(f"a gap in {column!r} was asked for, but {raw.name} holds images: hold classes out instead")
+        if held_out_classes:
+            raise DataError("a gap and held-out classes were asked for, which needs a fit for each: run them apart")
+        if column not in names:
+            raise DataError(
+                f"{raw.name} has no column {column!r} to leave a gap in: its columns are {', '.join(names)}"
+            )
+        number = names.index(column)
+    values = np.concatenate([part[:, number] for part, _ in raw.parts]) if raw.brightness is None else np.zeros(0)
+    if column is not None and (raw.gap is None or raw.gap[0] != number):
+        low, high = (float(q) for q in np.quantile(values, [1 / 3, 2 / 3]))
+    elif raw.gap is None:
+        return np.zeros(sum(len(part) for part, _ in raw.parts), bool), None
+    inside = (values > low) & (values < high)
+    if not inside.any():
+        raise DataError(
+            f"{raw.name}: no row lies in the middle third of {column!r} ({low:g} to {high:g}), which repeats a few "
+            "values: choose another column"
+        )
+    return inside, (names[number], low, high)
+
+
+def share_out(
+    raw: Raw,
+    given: Mapping[str, np.ndarray] | None,
+    is_foreign: np.ndarray,
+    strata: np.ndarray | None,
+    class_names: tuple[str, ...],
+    test_fraction: float,
+    validation_fraction: float,
+    seed: int,
+) -> Splits:
+    """The row numbers of each part: as given, as published, or by a stratified shuffle.
+
+    Args:
+        raw: the data.
+        given: row numbers by part, counted over all parts of the data in turn; None where none are given.
+        is_foreign: (row,) whether a row is held out of every part.
+        strata: (row,) labels of all rows; None for a regression.
+        class_names: (class,) names; empty for a regression.
+        test_fraction: the part of the rows to test on, where nothing else says.
+        validation_fraction: the part of the training rows to validate on, where nothing else says.
+        seed: fixes the shuffle.
+
+    Raises:
+        DataError: splits that cannot be, or too few rows.
+    """
+    none = np.zeros(0, np.int64)
+    if given is not None:
+        parts = check_splits(given, len(is_foreign), raw.name)
+        train, validation, test = (part[~is_foreign[part]] for part in parts)
+        for name, part in (("train", train), ("test", test)):
+            if not len(part):
+                raise DataError(f"{raw.name}: no {name} row of the splits is left beside the held-out ones")
+    elif raw.x_test is not None:
+        sizes = [len(raw.x), 0 if raw.x_validation is None else len(raw.x_validation)]
+        whole = np.split(np.arange(len(is_foreign)), np.cumsum(sizes))
+        train, validation, test = (part[~is_foreign[part]] for part in whole)
+    else:
+        candidates = np.flatnonzero(~is_foreign)
+        train, test = split_rows(raw.name, candidates, strata, class_names, test_fraction, seed)
+        validation = none
+    if validation_fraction and not len(validation):
+        train, validation = split_rows(raw.name, train, strata, class_names, validation_fraction, seed)
+    return Splits(train, validation, test)
 
 
 def split_rows(
