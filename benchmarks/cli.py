@@ -131,7 +131,10 @@ def _add_compare_options(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--rows", type=int, metavar="N", help="keep N training rows, balanced by class. Default: all")
     what.add_argument(
-        "--test-rows", type=int, metavar="N", help=f"keep N test rows. Default: all, up to {MOST_TEST_ROWS:,}"
+        "--test-rows",
+        type=int,
+        metavar="N",
+        help=f"keep N test rows, and as many of other sets. Default: all, up to {MOST_TEST_ROWS:,}",
     )
     what.add_argument(
         "--splits",
@@ -175,7 +178,7 @@ def _add_compare_options(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         metavar="NAME",
         help=f"inputs from elsewhere: {', '.join(ood.known())}, another TFDS set, a file; some take an argument "
-        "(held_out:8,9, gap:COLUMN, contrast:0.5) or a severity (blur@3), and + chains them (rotation:30+noise@2). "
+        "(held_out:8,9, gap:COLUMN, contrast:0.5) or a severity (blur@3), and + chains them (rotation:30+blur@2). "
         "Nothing after --ood means none. Default: a choice for the data set",
     )
     what.add_argument(
@@ -183,7 +186,7 @@ def _add_compare_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=(),
         metavar="NAME",
-        help="score at severities 1 to 5 of each of these and draw the curves: "
+        help="score at severities 1 to 5 of each of these (no argument, no chain) and draw the curves: "
         f"{', '.join(sorted(name for name, shift in SHIFTS.items() if shift.image_levels or shift.table_levels))}",
     )
     how = parser.add_argument_group("hyperparameters, each as KEY=VALUE")

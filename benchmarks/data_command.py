@@ -56,6 +56,9 @@ def prepare_data(name: str, data_dir: str | os.PathLike[str] | None = None, cons
         DataError: see `tfds_prepare.prepare`.
     """
     console = _console() if console is None else console
+    if name in BUNDLED:
+        console.print(f"{name} is bundled: there is nothing to prepare", markup=False)
+        return
     try:
         folder, verb = find_prepared(name, data_dir=data_dir), "was prepared before"
     except DataError:

@@ -335,7 +335,7 @@ def read(
         if image_size is not None:
             raise DataError(f"image size {image_size} was asked for, but {path.name} is a file: resize it beforehand")
         return read_file(path, target=target)
-    if target is not None:
+    if target is not None and (name in BUNDLED or name in TFDS_NAMES):
         raise DataError(f"target {target!r} names a table's column, but {name} has its own target: drop it")
     if name in BUNDLED:
         if image_size is not None:

@@ -128,6 +128,9 @@ class Experiment:
 
     def __post_init__(self) -> None:
         check_name("model", self.model, MODELS)
+        for what, names in (("methods", self.methods), ("ood", self.ood), ("shifts", self.shifts)):
+            if isinstance(names, str):
+                raise UsageError(f"{what} is the text {names!r}: give a tuple of names, such as ({names!r},)")
         for name in self.asked:
             check_name("method", name, METHODS)
         asked = (("method", self.asked), ("seed", self.seeds), ("OOD set", self.ood or ()), ("shift", self.shifts))

@@ -127,6 +127,8 @@ def _read_table(path: Path, target: str | None) -> Raw:
     if target not in columns:
         close = difflib.get_close_matches(target, columns, n=1)
         hint = f"did you mean {close[0]!r}? Its columns are" if close else "its columns are"
+        if len(columns) == 1 and ";" in columns[0]:
+            hint = "it seems to be separated by ; where commas are wanted, its one column being"
         raise DataError(f"{path.name} has no column {target!r} to predict: {hint} {listed}")
     nameless = [column for column in columns if column.startswith("Unnamed:")]
     if nameless:

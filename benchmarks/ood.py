@@ -277,7 +277,8 @@ def _step(text: str, dataset: datasets.Dataset, seed: int) -> _Step:
     holds = "tables" if dataset.image_shape is None else "images"
     if shift.suits not in ("both", holds):
         what = "is tabular" if holds == "tables" else "holds images"
-        raise DataError(f"{kind} is for {shift.suits}, but {dataset.name} {what}: use {', '.join(defaults(dataset))}")
+        suited = _graded_for(holds) if "@" in text else defaults(dataset)
+        raise DataError(f"{kind} is for {shift.suits}, but {dataset.name} {what}: use {', '.join(suited)}")
     default, levels = shift.image_default, shift.image_levels
     if holds == "tables":
         default, levels = shift.table_default, shift.table_levels
@@ -285,7 +286,8 @@ def _step(text: str, dataset: datasets.Dataset, seed: int) -> _Step:
     value = default or 0.0
     if mark == "@":
         if not levels:
-            raise DataError(f"{text}, but {kind} has no severities: write {kind}")
+            listed = ", ".join(_graded_for(holds))
+            raise DataError(f"{text}, but {kind} has no severities (these have: {listed}): write {kind}")
         if argument not in map(str, LEVELS):
             raise DataError(f"{text}, but a severity from {LEVELS[0]} to {LEVELS[-1]} is wanted: write {kind}@3")
         level = int(argument)
@@ -302,6 +304,12 @@ def _step(text: str, dataset: datasets.Dataset, seed: int) -> _Step:
     # A stream for each kind: else noise and permutation would be made from the same numbers.
     canonical = next(name for name, known_shift in SHIFTS.items() if known_shift is shift)
     return _Step(kind, shift, value, level, (seed, zlib.crc32(canonical.encode())))
+
+
+def _graded_for(holds: str) -> tuple[str, ...]:
+    """The graded changes of "tables" or "images"."""
+    levels = {name: shift.table_levels if holds == "tables" else shift.image_levels for name, shift in SHIFTS.items()}
+    return tuple(name for name, values in levels.items() if values)
 
 
 def _apply(steps: Sequence[_Step], x: np.ndarray, dataset: datasets.Dataset) -> np.ndarray:
@@ -378,7 +386,7 @@ def _foreign(
         columns = read_columns(path, dataset.feature_names)
         x = ((columns - dataset.feature_loc) / dataset.feature_scale).astype(np.float32)
         order = np.random.default_rng([seed, zlib.crc32(name.encode())]).permutation(len(x))
-        return x[order[: len(dataset.x_test)]], f"{min(len(x), len(dataset.x_test))} rows of {path.name}"
+        return x[order[: len(dataset.x_test)]], f"{_out_of(len(x), dataset)} rows of {path.name}"
     if name == dataset.name:
         raise DataError(f"{name} is the data set itself, so nothing in it is foreign: choose another")
     path = Path(name).expanduser()
@@ -390,8 +398,9 @@ def _foreign(
         raise DataError(f"{name} is tabular, but {dataset.name} holds images: use {', '.join(defaults(dataset))}")
     x = raw.x if raw.x_test is None else raw.x_test
     order = np.random.default_rng([seed, zlib.crc32(name.encode())]).permutation(len(x))
+    counted = _out_of(len(x), dataset)
     x = x[order[: len(dataset.x_test)]]
-    description = f"{len(x)} {'' if raw.x_test is None else 'test '}images of {raw.name}"
+    description = f"{counted} {'' if raw.x_test is None else 'test '}images of {raw.name}"
     if raw.brightness not in (1.0, 255.0):
         x = x.astype(np.float32) / np.float32(raw.brightness)
     height, width, channels = dataset.image_shape
@@ -405,6 +414,11 @@ def _foreign(
         description += f", resized from {x.shape[1]}x{x.shape[2]} to {height}x{width} (Lanczos)"
         x = _resized(_brightness(x), height, width)
     return _like(x, dataset), description
+
+
+def _out_of(rows: int, dataset: datasets.Dataset) -> str:
+    """How many of a foreign set's rows are taken: as many as there are test rows."""
+    return f"{len(dataset.x_test):,} of {rows:,}" if rows > len(dataset.x_test) else f"{rows:,}"
 
 
 def _resized(x: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -14,6 +14,9 @@ import numpy as np
 
 __all__ = ["DataError", "Raw", "Task", "arrays", "check_arrays"]
 
+MOST_CHANNELS = 4
+"""Channels that an image may have: more is a table, or an image with its axes in another order."""
+
 Task = Literal["classification", "regression"]
 
 
@@ -85,6 +88,8 @@ def arrays(
         >>> raw.feature_names
         ('x0', 'x1')
     """
+    if feature_names is None and hasattr(x, "columns"):  # of a pandas DataFrame
+        feature_names = tuple(str(column) for column in x.columns)
     parts = []
     for what, given_x, given_y in (("", x, y), ("_test", x_test, y_test)):
         if given_x is None and given_y is None and what:
@@ -102,6 +107,14 @@ def arrays(
             part_y = part_y.astype(str)
         check_arrays(part_x, part_y, source=name + what)
         is_image = part_x.ndim == 4
+        if is_image and part_x.shape[3] > MOST_CHANNELS:
+            hint = ""
+            if part_x.shape[1] <= MOST_CHANNELS:
+                hint = f": it looks like (row, channel, height, width), so pass x{what}.transpose(0, 2, 3, 1)"
+            raise DataError(
+                f"{name}: x{what} has shape {part_x.shape}, but (row, height, width, channel) with at most "
+                f"{MOST_CHANNELS} channels is wanted{hint or ': reshape it'}"
+            )
         if is_image and part_x.dtype != np.uint8 and (part_x.min() < 0 or part_x.max() > 1):
             raise DataError(
                 f"{name}: x{what} holds images of dtype {part_x.dtype} with values from {part_x.min():g} to "
@@ -130,8 +143,16 @@ def arrays(
         task=task,
         feature_names=columns,
         brightness=brightness,
-        description=f"{len(x)} rows from {name}.",
+        description=f"{len(x)} rows from {name}, {_kind(x)}.",
     )
+
+
+def _kind(x: np.ndarray) -> str:
+    """What inputs were taken for, such as "12x12 colour images"."""
+    if x.ndim == 2:
+        return f"{x.shape[1]} feature{'s' if x.shape[1] > 1 else ''}"
+    colour = {1: "grey ", 3: "colour "}.get(x.shape[3], "")
+    return f"{x.shape[1]}x{x.shape[2]} {colour}images" + ("" if colour else f" of {x.shape[3]} channels")
 
 
 def check_arrays(

@@ -95,6 +95,8 @@ class RunFolder:
             tree = load_datatree(file)
             made_with = {"data_hash": data.data_hash, "made_with": json.dumps(_made_with())}
             for name, value in made_with.items():
+                if name == "data_hash" and tree.attrs.get(name) != value:
+                    raise ValueError("the data have changed since it was made")
                 if tree.attrs.get(name) != value:
                     raise ValueError(f"its {name} is {tree.attrs.get(name)} and here it is {value}")
             return from_datatree(tree, model, data.x_train, data.y_train, method)

@@ -136,9 +136,9 @@ def scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], methods: Sequenc
             line(part, score, f"{part}, {summary['sets'][part]:,} rows")
     for shift, parts in shifts.items():
         section(f"{shift}, severities 1 to {len(parts)}")
-        for score in by_set[inside]:
-            if (parts[0], score) not in averaged.index.droplevel("method"):
-                continue
+        known = [score for score in by_set[inside] if score in by_set[parts[0]]]
+        # where no answer is right after the change, there is the uncertainty alone
+        for score in known or ["mean entropy"]:
             cells = []
             for method in methods:
                 values = averaged.loc[[(part, score, method) for part in parts]].mean()
@@ -224,6 +224,9 @@ def _layout(methods: Sequence[str]) -> list[list[str]]:
 
 
 def _cell(value: float, error: float, monte_carlo: float) -> str:
+    if 0 < abs(value) < 0.01 and 0 < error < 5e-4:  # a target of small unit: three digits would say zero
+        text = f"{value:.2g} ±{error:.1g}"
+        return text if np.isnan(monte_carlo) else f"{text} (±{monte_carlo:.1g})"
     digits = 3 if abs(value) < 100 else 1
     text = f"{value:.{digits}f} ±{error:.{digits}f}"
     return text if np.isnan(monte_carlo) else f"{text} (±{monte_carlo:.{digits}f})"

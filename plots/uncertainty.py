@@ -72,7 +72,9 @@ def entropy_histograms(
         axes = axes.reshape(shape)
 
     every = np.concatenate([values for of_method in sets.values() for values in of_method.values()])
-    lowest, highest = min(0.0, every.min()), max(max_entropy or 0.0, every.max())
+    # Entropies of classes start at 0; those of densities have no natural origin.
+    lowest = float(every.min()) if max_entropy is None else min(0.0, every.min())
+    highest = max(every.max() if max_entropy is None else max_entropy, every.max())
     edges = np.linspace(lowest, highest if highest > lowest else lowest + 1.0, _NUM_BINS + 1)
     tallest = 0.0
     for (method, look), axes_row in zip(style.looks(methods).items(), axes, strict=True):

@@ -42,6 +42,13 @@ def test_flattened_images_are_brightness_and_a_table_of_bytes_is_scaled_as_any_o
     np.testing.assert_allclose(table.x_train.mean(axis=0), 0, atol=1e-6)
 
 
+def test_a_data_frame_keeps_the_names_of_its_columns():
+    frame = pd.DataFrame(X, columns=["area", "rooms", "age"])
+    dataset = load(arrays(frame, pd.Series(Y)), seed=0)
+    assert dataset.feature_names == ("area", "rooms", "age")
+    assert dataset.description == "60 rows from arrays, 3 features."
+
+
 def test_byte_images_stay_bytes_and_three_dimensions_are_grey_images():
     pixels = GENERATOR.integers(0, 256, (40, 6, 5), dtype=np.uint8)
     dataset = load(arrays(pixels, np.arange(40) % 2), seed=0, image=True)
@@ -57,6 +64,8 @@ def test_byte_images_stay_bytes_and_three_dimensions_are_grey_images():
         ({"x": X[:, :, None, None, None]}, r"x has shape \(60, 3, 1, 1, 1\), but \(row, feature\)"),
         ({"x": X[:, 0]}, r"x has shape \(60,\), but \(row, feature\) is wanted"),
         ({"x": np.full((60, 4, 4), 7.0)}, r"images of dtype float64 with values from 7 to 7, but uint8, or brightness"),
+        ({"x": np.zeros((60, 3, 9, 9), np.uint8)}, r"looks like \(row, channel, height, width\), so pass x.transpose"),
+        ({"x": np.zeros((60, 9, 9, 9), np.uint8)}, r"at most 4 channels is wanted: reshape it"),
         ({"x_test": X}, r"only one of x_test and y_test was given"),
         ({"x_test": X[:, :2], "y_test": Y}, r"x_test has rows of shape \(2,\) and dtype float64, but x has \(3,\)"),
         ({"x_test": X, "y_test": np.array(["a"] * 60)}, r"y holds float64 and y_test <U1"),

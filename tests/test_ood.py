@@ -181,7 +181,9 @@ def test_another_data_set_is_resized_and_has_its_channels_changed(colours, digit
     made = ood.make("digits", colours, seed=0)
     assert made.x.shape == colours.x_test.shape
     np.testing.assert_array_equal(made.x[..., 0], made.x[..., 2])
-    assert made.description == ("12 images of digits, their grey in all 3 channels, resized from 8x8 to 6x4 (Lanczos).")
+    assert made.description == (
+        "12 of 1,797 images of digits, their grey in all 3 channels, resized from 8x8 to 6x4 (Lanczos)."
+    )
     assert made.x.max() > 0.5
 
 

@@ -187,7 +187,10 @@ def test_the_gap_is_foreign_with_its_targets():
     [
         ("rotation@6", r"rotation@6, but a severity from 1 to 5 is wanted: write rotation@3"),
         ("rotation@x", r"rotation@x, but a severity from 1 to 5 is wanted"),
-        ("permutation@2", r"permutation@2, but permutation has no severities: write permutation"),
+        (
+            "permutation@2",
+            r"permutation@2, but permutation has no severities \(these have: gaussian",
+        ),
         ("blur:0", r"blur:0, but an sd above 0 and at most 1"),
         ("occlusion:1", r"occlusion:1, but a part of the area between 0 and 1"),
         ("blur+qqq", r"there is no OOD set 'qqq'"),
