@@ -20,6 +20,7 @@ import numpy as np
 
 from . import datasets
 from .files import SUFFIXES, read_columns, read_inputs
+from .images import brightness, resized
 from .raw import DataError, Raw
 from .shifts import LEVELS, SHIFTS, Case, Shift
 from .tfds_catalogue import find_prepared
@@ -316,7 +317,7 @@ def _apply(steps: Sequence[_Step], x: np.ndarray, dataset: datasets.Dataset) -> 
     """Rows like the data set's, changed step by step; images of uint8 are rounded to uint8 again."""
     if not steps:
         return x
-    changed = x if dataset.image_shape is None else _brightness(x).reshape(len(x), *dataset.image_shape)
+    changed = x if dataset.image_shape is None else brightness(x).reshape(len(x), *dataset.image_shape)
     for step in steps:
         changed = step.shift.change(Case(dataset, changed, step.value, np.random.default_rng(step.seeds)))
         changed = np.asarray(changed, np.float32).reshape(len(x), *changed.shape[1:])
@@ -324,16 +325,12 @@ def _apply(steps: Sequence[_Step], x: np.ndarray, dataset: datasets.Dataset) -> 
     return _like(changed, dataset)
 
 
-def _brightness(x: np.ndarray) -> np.ndarray:
-    return x.astype(np.float32) / np.float32(255) if x.dtype == np.uint8 else x
-
-
 def _like(x: np.ndarray, dataset: datasets.Dataset) -> np.ndarray:
     """Inputs in the dtype and the row shape of the data set's."""
     if dataset.x_test.dtype == np.uint8 and x.dtype != np.uint8:
         x = np.rint(np.clip(x, 0, 1) * np.float32(255)).astype(np.uint8)
     elif dataset.x_test.dtype != np.uint8:
-        x = _brightness(x).astype(np.float32)
+        x = brightness(x).astype(np.float32)
     return x.reshape(len(x), *dataset.x_test.shape[1:])
 
 
@@ -405,32 +402,20 @@ def _foreign(
         x = x.astype(np.float32) / np.float32(raw.brightness)
     height, width, channels = dataset.image_shape
     if x.shape[3] == 3 and channels == 1:
-        x = _brightness(x) @ np.array([[0.299], [0.587], [0.114]], np.float32)  # luma, ITU-R BT.601
+        x = brightness(x) @ np.array([[0.299], [0.587], [0.114]], np.float32)  # luma, ITU-R BT.601
         description += ", made grey"
     elif x.shape[3] != channels:
-        x = np.repeat(_brightness(x).mean(axis=3, keepdims=True), channels, axis=3)
+        x = np.repeat(brightness(x).mean(axis=3, keepdims=True), channels, axis=3)
         description += f", their grey in all {channels} channels"
     if x.shape[1:3] != (height, width):
         description += f", resized from {x.shape[1]}x{x.shape[2]} to {height}x{width} (Lanczos)"
-        x = _resized(_brightness(x), height, width)
+        x = resized(brightness(x), height, width)
     return _like(x, dataset), description
 
 
 def _out_of(rows: int, dataset: datasets.Dataset) -> str:
     """How many of a foreign set's rows are taken: as many as there are test rows."""
     return f"{len(dataset.x_test):,} of {rows:,}" if rows > len(dataset.x_test) else f"{rows:,}"
-
-
-def _resized(x: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Images (row, height, width, channel) in another size, by the filter that TFDS sets are resized by."""
-    from PIL import Image
-
-    resized = np.empty((len(x), height, width, x.shape[3]), np.float32)
-    for row, image in enumerate(x):
-        for channel in range(x.shape[3]):
-            picture = Image.fromarray(np.ascontiguousarray(image[..., channel], np.float32))
-            resized[row, ..., channel] = np.asarray(picture.resize((width, height), Image.Resampling.LANCZOS))
-    return np.clip(resized, 0.0, 1.0)  # the filter overshoots at edges
 
 
 def _is_prepared(name: str, data_dir: str | os.PathLike[str] | None) -> bool:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hmcvi.benchmarks import datasets, ood
+from hmcvi.benchmarks import datasets, images, ood
 from hmcvi.benchmarks.datasets import DataError
 from hmcvi.benchmarks.shifts import LEVELS, SHIFTS
 
@@ -145,7 +145,7 @@ def test_shrinking_averages_what_it_leaves_out(digits):
     """Stripes of one column in four: read at every fourth column alone, they would be all black or all white."""
     stripes = np.zeros((5, 32, 32), np.uint8)
     stripes[:, :, ::4] = 255
-    made = ood._resized(stripes[..., None] / np.float32(255), 8, 8)
+    made = images.resized(stripes[..., None] / np.float32(255), 8, 8)
     np.testing.assert_allclose(made[:, :, 2:-2], 0.25, atol=0.05)
 
 
