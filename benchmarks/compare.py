@@ -125,7 +125,8 @@ def _fit_all(
                     progress=False if quiet else None,
                 )
             except FitError as error:
-                raise FitError(f"{name}, seed {seed}: {error}") from error
+                kept = "" if error.fit is None else folder.save_failed(error.fit, name, seed, data)
+                raise FitError(f"{name}, seed {seed}: {error}{kept}", error.fit) from error
             folder.save_fit(result, name, seed, data)
             say.print(f"{name}, seed {seed}: done in {time.perf_counter() - started:.0f} s")
         else:
@@ -143,6 +144,7 @@ def _record(result: Fit, evaluation: Evaluation) -> dict[str, Any]:
         "num_gradients": result.num_gradients,
         "num_passes": result.num_passes,
         "chain_method": result.chain_method,
+        "temperature": getattr(result.method, "temperature", 1.0),
         "num_chains": result.num_chains,
         "num_draws": result.num_draws,
         "num_scored_draws": evaluation.num_draws,
@@ -156,11 +158,14 @@ def _record(result: Fit, evaluation: Evaluation) -> dict[str, Any]:
         return record | {"verdict": state, "reason": verdict.reason, "rhat": verdict.rhat, "ess": low}
     assert result.losses is not None
     steps = f"{len(result.losses):,} steps"
+    tempered = ""
+    if record["temperature"] != 1:
+        tempered = f"; tempered: its KL is multiplied by {record['temperature']:g}, so it is not the model's posterior"
     if result.finished:
-        return record | {"verdict": "finished", "reason": f"the loss reached its plateau within {steps}"}
+        return record | {"verdict": "finished", "reason": f"the loss reached its plateau within {steps}{tempered}"}
     return record | {
         "verdict": "unfinished",
-        "reason": f"the loss reached no plateau within the budget of {steps}: raise num_steps",
+        "reason": f"the loss reached no plateau within the budget of {steps}: raise num_steps{tempered}",
     }
 
 

@@ -19,10 +19,13 @@ from .datasets import Dataset
 from .experiment import LEAST_DRAWS
 from .ood import OODSet
 
-__all__ = ["REFERENCE", "Evaluation", "Row", "distance_rows", "evaluate", "paired_rows"]
+__all__ = ["POSTERIOR_MEAN", "REFERENCE", "Evaluation", "Row", "distance_rows", "evaluate", "paired_rows"]
 
 REFERENCE = "nuts"
 """The method that earns the name of reference where its diagnostics pass."""
+
+POSTERIOR_MEAN = "posterior mean"
+"""The set of rows that score the deterministic pass: the test rows, predicted from the mean of a Gaussian posterior."""
 
 MOST_OPERATIONS = 1.5e12
 """Floating-point operations that the predictions of one set may take: about a minute on two cores of a laptop."""
@@ -85,6 +88,9 @@ def evaluate(fit: Fit, data: Dataset, foreign: list[OODSet]) -> Evaluation:
     test = _predict(thinned, data, data.x_test)
     inside = _scores(test, data, data.y_test)
     rows = inside.rows(data.scored_on)
+    if fit.location is not None and fit.num_draws > 1:
+        mean = _scores(predict(fit, data.x_test, deterministic=True), data, data.y_test)
+        rows += mean.rows(POSTERIOR_MEAN, mean.under_shift)
     uncertainty = {data.scored_on: inside.uncertainties(None)["entropy"]}
     for ood_set in foreign:
         predictions = _predict(thinned, data, ood_set.x)
@@ -156,7 +162,12 @@ class _ClassScores:
         sizes = self.predictions.batch_size
         probs, aleatoric = self.predictions.mixture(sizes if weights is None else weights * sizes)
         total = scores.entropy(probs)
-        return {"entropy": total, "mutual information": np.maximum(total - aleatoric, 0)}
+        return {"entropy": total, "mutual information": self._epistemic(total, aleatoric)}
+
+    def _epistemic(self, total: np.ndarray, aleatoric: np.ndarray) -> np.ndarray:
+        """The mutual information (row,); of one draw it is 0, not the rounding of two sums."""
+        alone = self.predictions.batch_size.sum() == 1
+        return np.zeros_like(total) if alone else np.maximum(total - aleatoric, 0)
 
     def rows(self, part: str, names: Collection[str] | None = None) -> list[Row]:
         """The scores of these names, or all, as rows of the set `part`."""
@@ -171,7 +182,7 @@ class _ClassScores:
             "ece, equal mass": lambda p, a: scores.ece(p, y, bins="mass"),
             "entropy, total": lambda p, a: scores.mean(scores.entropy(p)),
             "entropy, aleatoric": lambda p, a: scores.mean(a),
-            "entropy, epistemic": lambda p, a: scores.mean(np.maximum(scores.entropy(p) - a, 0)),
+            "entropy, epistemic": lambda p, a: scores.mean(self._epistemic(scores.entropy(p), a)),
         }
         sizes = self.predictions.batch_size
         whole = self.predictions.mixture(sizes)
@@ -303,12 +314,14 @@ def _halves(predictions: Predictive) -> tuple[Predictive, ...]:
 
 
 def _leave_one_out(num_batches: int) -> np.ndarray:
-    """Return weights (left out, batch): 0 for the batch left out, 1 for the others."""
-    return 1.0 - np.eye(num_batches)
+    """Return weights (left out, batch): 0 for the batch left out, 1 for the others; no row for a single batch."""
+    return 1.0 - np.eye(num_batches) if num_batches > 1 else np.empty((0, num_batches))
 
 
 def _spread(left_out: list[float]) -> float:
-    """Return the jackknife standard error of values that leave one batch out each."""
+    """Return the jackknife standard error of values that leave one batch out each; NaN of one draw, which has none."""
+    if not left_out:
+        return math.nan
     values = np.asarray(left_out)
     return scores.jackknife(lambda weights: float(values[np.argmin(weights)]), len(values))
 

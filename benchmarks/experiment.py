@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import hashlib
-import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,20 +13,19 @@ from typing import Any
 
 import jax
 import numpy as np
-from numpyro.infer import autoguide
 
-from hmcvi.inference import NUTS, SVI, BayesByBackprop, Method
+from hmcvi.inference import MAP, NUTS, SVI, BayesByBackprop, Ensemble, Method
 from hmcvi.inference.base import check_data, latent_sites, minibatches
 from hmcvi.models import cnn, gp, mlp
-from hmcvi.models.priors import PRIORS, Normal
 
 from . import datasets, memory, ood
 from .cost import gradient_operations
 from .datasets import Dataset
 from .ood import OODSet
+from .options import UsageError, check_name, parse_options
 from .raw import Raw, Task
 
-__all__ = ["METHODS", "MODELS", "Experiment", "UsageError", "option_help"]
+__all__ = ["METHODS", "MODELS", "Experiment"]
 
 MODELS: dict[str, Callable[..., Any]] = {"mlp": mlp, "cnn": cnn, "gp": gp}
 """Model functions by name; a new model is a new entry."""
@@ -39,6 +36,8 @@ METHODS: dict[str, tuple[str, Callable[..., Method]]] = {
     "bbb": ("bbb", BayesByBackprop),
     "bbb-local": ("bbb", functools.partial(BayesByBackprop, estimator="local")),
     "bbb-shared": ("bbb", functools.partial(BayesByBackprop, estimator="shared")),
+    "map": ("map", MAP),
+    "ensemble": ("ensemble", Ensemble),
 }
 """Methods by name: the group of options they read, and what makes them; a new method is a new entry."""
 
@@ -48,6 +47,8 @@ QUICK: dict[str, dict[str, Any]] = {
     "nuts": {"num_warmup": 100, "num_draws": 100, "num_chains": 2},
     "svi": {"num_steps": 1000, "num_draws": 200},
     "bbb": {"num_steps": 1000, "num_draws": 200},
+    "map": {"num_steps": 1000},
+    "ensemble": {"num_steps": 1000, "size": 3},
 }
 """Budgets of `--quick`: to see that all works, too small to conclude anything from."""
 
@@ -67,22 +68,6 @@ MOST_TEST_ROWS = 20_000
 
 LEAST_DRAWS = 200
 """Draws that scores average over at least, however costly a prediction is."""
-
-GUIDES = (
-    autoguide.AutoNormal,
-    autoguide.AutoDiagonalNormal,
-    autoguide.AutoLowRankMultivariateNormal,
-    autoguide.AutoMultivariateNormal,
-    autoguide.AutoDelta,
-)
-"""Guides that need no setting up; from Python, `SVI(guide=...)` takes any."""
-
-SET_ELSEWHERE = frozenset({"x", "y", "x_new", "num_rows", "num_classes", "likelihood", "max_bytes", "estimator"})
-"""Arguments that no option sets: the data decide them, or (the estimator) the method's name does."""
-
-
-class UsageError(ValueError):
-    """A request that cannot be served; the sentence says what came, what was wanted and what to do."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +91,7 @@ class Experiment:
         image_size: side in pixels to resize a TFDS set's images to.
         data_dir: the TFDS folder; None takes `$TFDS_DATA_DIR`.
         quick: whether to take the small budgets.
-        options: hyperparameters by group ("model", "nuts", "svi", "bbb"), as `key=value` strings.
+        options: hyperparameters by group ("model", "nuts", "svi", "bbb", "map", "ensemble"), as `key=value` strings.
     """
 
     data: str | Raw = "digits"
@@ -281,94 +266,6 @@ class Experiment:
         return fields | {
             "options": {group: sorted(options) for group, options in sorted(self.options.items()) if options},
         }
-
-
-def check_name(what: str, name: str, known: Mapping[str, Any]) -> None:
-    """Raise UsageError, listing the known names, where `name` is not one of them."""
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise UsageError(f"unknown {what} {name!r}{hint}: give one of {', '.join(known)}")
-
-
-def parse_options(make: Callable[..., Any], given: Sequence[str], flag: str) -> dict[str, Any]:
-    """Return hyperparameters from `key=value` strings, typed as the callable's defaults are.
-
-    Raises:
-        UsageError: a string is not key=value, the key is unknown, or the value has the wrong type.
-    """
-    fields = options_of(make)
-    parsed = {}
-    for text in given:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise UsageError(f"{flag} got {text!r}: wanted key=value, with a key of {', '.join(fields)}")
-        check_name(f"option of {flag}", key, fields)
-        try:
-            parsed[key] = _cast(key, value, fields[key])
-        except ValueError as error:
-            raise UsageError(f"{flag} {key}={value}: {error}") from error
-    return parsed
-
-
-def options_of(make: Callable[..., Any]) -> dict[str, Any]:
-    """Return the settable keyword arguments of a model function or method, with their defaults."""
-    parameters = inspect.signature(make).parameters.values()
-    return {p.name: p.default for p in parameters if p.default is not p.empty and p.name not in SET_ELSEWHERE}
-
-
-def option_help(make: Callable[..., Any]) -> str:
-    """Return the options of a model function or method as `key=default`, for the command's help."""
-    return ", ".join(f"{key}={_show(Normal() if key == 'prior' else value)}" for key, value in options_of(make).items())
-
-
-def _cast(key: str, text: str, default: Any) -> Any:
-    if key == "prior":
-        name, _, scale = text.partition(":")
-        check_name("prior", name, PRIORS)
-        if scale and "scale" not in inspect.signature(PRIORS[name]).parameters:
-            raise ValueError(f"the {name} prior takes no scale: give prior={name}")
-        return PRIORS[name](**({"scale": float(scale)} if scale else {}))
-    if key == "guide":
-        guides = {guide.__name__: guide for guide in GUIDES}
-        check_name("guide", text, guides)
-        return guides[text]
-    if isinstance(default, bool):
-        if text.lower() not in ("true", "false"):
-            raise ValueError("wanted true or false")
-        return text.lower() == "true"
-    if isinstance(default, tuple):
-        try:
-            sizes = tuple(int(part) for part in text.split(",") if part)
-        except ValueError:
-            sizes = (0,)
-        if any(size < 1 for size in sizes):
-            raise ValueError("wanted whole numbers of at least 1 with commas between, such as 32,32")
-        return sizes
-    if isinstance(default, int) or key == "batch_size":
-        try:
-            number = int(text)
-        except ValueError:
-            raise ValueError("wanted a whole number") from None
-        if number < 1:
-            raise ValueError("wanted a whole number of at least 1")
-        return number
-    if isinstance(default, float):
-        try:
-            return float(text)
-        except ValueError:
-            raise ValueError("wanted a number") from None
-    return text
-
-
-def _show(value: Any) -> str:
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    if value is None:
-        return "auto"
-    if isinstance(value, Normal):
-        return f"normal:{value.scale:g}"
-    return getattr(value, "__name__", str(value))
 
 
 def _fewer_test_rows(data: Dataset, number: int, seed: int) -> Dataset:

@@ -8,7 +8,7 @@ from pathlib import Path
 import arviz as az
 import numpy as np
 
-from hmcvi import plots
+from hmcvi import inference, plots
 from hmcvi.inference import ClassPredictive, Fit, NormalPredictive, predict, scores
 
 from .datasets import Dataset
@@ -17,6 +17,9 @@ from .ood import OODSet
 from .shifts import LEVELS
 
 __all__ = ["draw_figures"]
+
+MOST_WEIGHTS = 1_000_000
+"""Weights that a histogram is made of at most."""
 
 GRID_ROWS = 200
 """Inputs at which the bands of a one-dimensional regression are drawn."""
@@ -67,10 +70,63 @@ def draw_figures(
             save(plots.rank(trees[name]), f"rank-{name}")
     for shift, methods in curves.items():
         save(plots.severity_curves(methods, shift=shift), f"shift-{shift}")
-    losses = {name: fit.losses for name, fit in fits.items() if fit.losses is not None}
-    if losses:
-        save(plots.loss_curves(losses), "loss")
+    kernels = {name: _kernels(fit) for name, fit in fits.items()}
+    if all(kernels.values()):
+        save(plots.weight_histograms(kernels), "weights")
+    gaussian = {name: fit for name, fit in fits.items() if fit.scale is not None and kernels[name]}
+    if gaussian:
+        ratios = {name: inference.signal_to_noise(fit) for name, fit in gaussian.items()}
+        save(
+            plots.signal_to_noise(
+                {name: {layer: of[f"{layer}.kernel"].ravel() for layer in kernels[name]} for name, of in ratios.items()}
+            ),
+            "signal-to-noise",
+        )
+    if classes and data.image_shape is not None:
+        chosen = _from_sure_to_unsure(next(iter(evaluations.values())).uncertainty[data.scored_on])
+        for name, fit in fits.items():
+            save(_importance(fit, classes[name], data, chosen), f"importance-{name}")
+    losses: dict[str, dict[str, np.ndarray]] = {}
+    for name, fit in fits.items():
+        if fit.losses is not None:
+            losses.setdefault(fit.method.loss_name, {})[name] = fit.losses
+    for quantity, traces in losses.items():
+        stem = "loss" if quantity == "negative ELBO" else f"loss-{quantity.replace(' ', '-')}"
+        save(plots.loss_curves(traces, quantity=quantity), stem)
     return paths
+
+
+def _kernels(fit: Fit) -> dict[str, np.ndarray]:
+    """Return draws of each layer's kernel (weight,), as many as a histogram needs."""
+    kernels = {}
+    for site, draws in fit.draws.items():
+        layer, dot, part = site.rpartition(".")
+        if dot and part == "kernel":
+            size = int(np.prod(draws.shape[2:]))
+            step = max(1, draws.shape[0] * draws.shape[1] * size // MOST_WEIGHTS)
+            kernels[layer] = np.asarray(draws[:, ::step]).ravel()
+    return kernels
+
+
+def _from_sure_to_unsure(entropy: np.ndarray) -> np.ndarray:
+    """Return the rows of the lowest, the middle, the 90 % and the highest entropy."""
+    order = np.argsort(entropy, kind="stable")
+    return order[[0, len(order) // 2, 9 * len(order) // 10, -1]]
+
+
+def _importance(fit: Fit, predictions: ClassPredictive, data: Dataset, rows: np.ndarray) -> np.ndarray:
+    """Draw which pixels the prediction of these test rows hangs on."""
+    assert data.image_shape is not None
+    shape = (len(rows), *data.image_shape)
+    probs = predictions.probs[rows]
+    found = inference.feature_importance(fit, data.x_test[rows], probs.argmax(1))
+    names = data.class_names or tuple(map(str, range(probs.shape[1])))
+    labels = [
+        f"{names[y]}, predicted\n{names[p.argmax()]} at {p.max():.2f}"
+        for y, p in zip(data.y_test[rows], probs, strict=True)
+    ]
+    images, mean, sd = (np.asarray(array).reshape(shape) for array in (data.x_test[rows], found.mean, found.sd))
+    return plots.feature_importance(images, mean, sd, labels=labels)
 
 
 def _severity_curves(

@@ -19,9 +19,10 @@ from hmcvi.inference import Fit, from_datatree, load_datatree, save_datatree, to
 from hmcvi.inference.base import Method, Model, accepts
 
 from .datasets import Dataset
-from .experiment import Experiment, UsageError
+from .experiment import Experiment
+from .options import UsageError
 
-__all__ = ["RunFolder", "default_folder"]
+__all__ = ["RunFolder", "default_folder", "made_with"]
 
 PACKAGES = ("hmcvi", "jax", "jaxlib", "numpyro", "flax", "optax", "arviz", "numpy", "scipy", "scikit-learn")
 
@@ -93,8 +94,8 @@ class RunFolder:
             return None
         try:
             tree = load_datatree(file)
-            made_with = {"data_hash": data.data_hash, "made_with": json.dumps(_made_with())}
-            for name, value in made_with.items():
+            wanted = {"data_hash": data.data_hash, "made_with": json.dumps(made_with())}
+            for name, value in wanted.items():
                 if name == "data_hash" and tree.attrs.get(name) != value:
                     raise ValueError("the data have changed since it was made")
                 if tree.attrs.get(name) != value:
@@ -110,9 +111,17 @@ class RunFolder:
             to_datatree(fit) if at_training_rows else to_datatree(fit, data.x_test[:TREE_ROWS], data.y_test[:TREE_ROWS])
         )
         tree.attrs["data_hash"] = data.data_hash
-        tree.attrs["made_with"] = json.dumps(_made_with())
+        tree.attrs["made_with"] = json.dumps(made_with())
         tree.attrs["seed"] = seed
         save_datatree(tree, self._fit_file(label, seed))
+
+    def save_failed(self, fit: Fit, label: str, seed: int, data: Dataset) -> str:
+        """Write the last finite state of a fit that failed beside the fits, and return a sentence that says so."""
+        file = self.path / "fits" / f"{label}-seed{seed}-failed.nc"
+        tree = to_datatree(fit, data.x_test[:TREE_ROWS], data.y_test[:TREE_ROWS])
+        tree.attrs["failure"] = fit.failure
+        save_datatree(tree, file)
+        return f"; its last finite state is in {file}"
 
     def write_tables(self, table: pd.DataFrame) -> None:
         """Write table.csv and table.parquet."""
@@ -127,7 +136,7 @@ class RunFolder:
             "manifest.json",
             {
                 "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-                **_made_with(),
+                **made_with(),
                 "processor": platform.processor() or platform.machine(),
                 "visible_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
                 "device_count": jax.local_device_count(),
@@ -141,7 +150,7 @@ class RunFolder:
         return self.path / "fits" / f"{label}-seed{seed}.nc"
 
 
-def _made_with() -> dict[str, Any]:
+def made_with() -> dict[str, Any]:
     """Return what a fit must have been made with to be continued from: versions, device and precision."""
     device = jax.devices()[0]
     return {

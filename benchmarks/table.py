@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .evaluate import REFERENCE
-from .experiment import UsageError
+from .evaluate import POSTERIOR_MEAN, REFERENCE
+from .options import UsageError
 
 __all__ = ["COLUMNS", "average_seeds", "print_scoreboard", "read_run", "scoreboard"]
 
@@ -96,6 +96,9 @@ def scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], methods: Sequenc
     for label, key, digits in (("R-hat, 95 % below", "rhat", 3), ("ESS, 95 % above", "ess", 0)):
         board.add_row(f"  {label}", *(_mean(fits[method], key, digits) for method in methods))
 
+    if any(_temperature(records) != 1 for records in fits.values()):
+        board.add_row("  temperature of the KL", *(f"{_temperature(fits[method]):g}" for method in methods))
+
     by_set: dict[str, list[str]] = {}
     for part, score, _ in averaged.index:
         if score not in by_set.setdefault(part, []):
@@ -115,6 +118,10 @@ def scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], methods: Sequenc
     section(f"{inside}, {summary['sets'][inside]:,} rows")
     for score in by_set[inside]:
         line(inside, score, f"{score} {BETTER.get(score, '')}".rstrip())
+    if POSTERIOR_MEAN in by_set:
+        section("at the posterior mean")
+        for score in by_set[POSTERIOR_MEAN]:
+            line(POSTERIOR_MEAN, score, f"{score} {BETTER.get(score, '')}".rstrip())
     for part in by_set:
         if part.startswith("minus "):
             section(f"difference from {part.removeprefix('minus ')}")
@@ -181,6 +188,8 @@ def _how_to_read(table: pd.DataFrame, summary: Mapping[str, Any], error: str) ->
         f"value ± {error} (± the posterior's Monte Carlo error, by jackknife over batches of draws); entropies and nll "
         "in nats. ↑ higher is better, ↓ lower."
     ]
+    if (table["set"] == POSTERIOR_MEAN).any():
+        sentences.append("At the posterior mean: one deterministic pass, in place of an average over draws.")
     if others:
         sentences.append(f"AUROC: how well an uncertainty tells OOD rows from {inside} rows, 0.5 is chance.")
     if summary.get("shifts"):
@@ -238,6 +247,10 @@ def _verdict(records: Sequence[Mapping[str, Any]]) -> str:
         return verdicts[0]
     worst = next(verdict for verdict in verdicts if verdict.startswith("un"))
     return f"{worst}, {verdicts.count(worst)} of {len(verdicts)}"
+
+
+def _temperature(records: Sequence[Mapping[str, Any]]) -> float:
+    return float(records[0].get("temperature", 1.0))
 
 
 def _mean(records: Sequence[Mapping[str, Any]], key: str, digits: int) -> str:

@@ -1,36 +1,48 @@
 """From a model and data to draws, predictions, scores.
 
 `fit(key, model, x, y, method)` with `NUTS(...)`, `SVI(...)` or `BayesByBackprop(...)` returns a `Fit`;
-`predict(fit, x)` turns it into predictions, and `to_datatree(fit)` into an ArviZ DataTree.
+`predict(fit, x)` turns it into predictions, and `to_datatree(fit)` into an ArviZ DataTree. `MAP(...)` and
+`Ensemble(...)` are baselines with the same interface.
 """
 
 from .backprop import BayesByBackprop
 from .base import Fit, FitError, Method, fit
 from .diagnostics import Convergence, convergence
 from .export import from_datatree, load_datatree, save_datatree, to_datatree
+from .importance import Importance, feature_importance
 from .nuts import NUTS
+from .optimise import FanIn
+from .point import MAP, Ensemble
 from .predict import ClassPredictive, NormalPredictive, predict, predict_draws
 from .svi import SVI
 from .variational import VariationalConv, VariationalDense
+from .weights import prune, signal_to_noise
 
 __all__ = [
+    "MAP",
     "NUTS",
     "SVI",
     "BayesByBackprop",
     "ClassPredictive",
     "Convergence",
+    "Ensemble",
+    "FanIn",
     "Fit",
     "FitError",
+    "Importance",
     "Method",
     "NormalPredictive",
     "VariationalConv",
     "VariationalDense",
     "convergence",
+    "feature_importance",
     "fit",
     "from_datatree",
     "load_datatree",
     "predict",
     "predict_draws",
+    "prune",
     "save_datatree",
+    "signal_to_noise",
     "to_datatree",
 ]

@@ -2,60 +2,75 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from jax import lax
 from numpyro import handlers
 from numpyro.distributions import biject_to, constraints
 from numpyro.distributions.util import sum_rightmost
 from numpyro.primitives import Messenger
 
-from .base import Fit, LatentSite, Model, initial_values, latent_sites, minibatches
-from .optimise import Schedule, check_optimisation, minimise
+from .base import Fit, LatentSite, Model, latent_sites
+from .optimise import Descent, Training, check_variational
 from .progress import Progress
+from .start import starting_point
 from .variational import ESTIMATORS, Estimator, Gaussian, VariationalLayer
 
-__all__ = ["BayesByBackprop", "MeanField", "negative_elbo"]
+__all__ = ["BayesByBackprop", "MeanField", "elbo_terms", "kl_weights", "negative_elbo"]
+
+
+KL_WEIGHTINGS = ("uniform", "blundell")
 
 
 @dataclass(frozen=True)
-class BayesByBackprop:
+class BayesByBackprop(Training):
     """Bayes-by-Backprop: q(w) = Π Normal(μ, softplus(ρ)²) in the unconstrained space, fitted by gradient descent.
 
     Where the model calls a layer effect, a Flax layer answers with an output drawn by the estimator; every other
     latent site has one draw shared by the minibatch. The loss is the unbiased negative ELBO
-    KL(q ‖ prior) − N/B Σ log p(y | x, w), with the KL in closed form where NumPyro knows it.
+    KL(q ‖ prior) − N/B Σ log p(y | x, w), with the KL in closed form where NumPyro knows it and by Monte Carlo where
+    it does not (a scale mixture).
 
     Arguments:
         estimator: "flipout", "local" or "shared"; see `hmcvi.inference.variational`.
-        num_steps: budget of optimiser steps; a plateau of the loss ends the fit earlier.
-        batch_size: rows in a minibatch; None takes 128 where the model allows minibatches, else all rows.
         num_draws: draws taken from the fitted posterior.
-        learning_rate: Adam's, or an optax schedule of it.
         init_scale: standard deviations at the start, in the unconstrained space.
-        num_particles: draws averaged in one ELBO estimate.
+        num_particles: Monte Carlo samples averaged in one ELBO estimate.
+        kl_weighting: "uniform" gives each of the M minibatches of an epoch KL/M, which is unbiased; "blundell" gives
+            the i-th of them KL 2^(M−i) / (2^M − 1) (Blundell et al. 2015, eq. 9): unbiased over an epoch only.
+        temperature: multiplies the KL. 1 is Bayes; below 1 the posterior is tempered ("cold"), and the scoreboard
+            says so.
+        others: those of `Training`: num_steps, batch_size, learning_rate, schedule, optimizer, clip_norm, start.
 
-    Source: Blundell et al. (2015), Weight Uncertainty in Neural Networks; Wen et al. (2018), Flipout.
+    Source: Blundell et al. (2015), Weight Uncertainty in Neural Networks; Kingma, Salimans & Welling (2015),
+    Variational Dropout and the Local Reparameterization Trick; Wen et al. (2018), Flipout.
     """
 
     estimator: Estimator = "flipout"
-    num_steps: int = 20_000
-    batch_size: int | None = None
     num_draws: int = 1000
-    learning_rate: float | Schedule = 0.01
     init_scale: float = 0.05
     num_particles: int = 1
+    kl_weighting: Literal["uniform", "blundell"] = "uniform"
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        check_optimisation("BayesByBackprop", self.num_steps, self.num_draws, self.learning_rate, self.init_scale)
+        super().__post_init__()
+        check_variational(self)
         if self.estimator not in ESTIMATORS:
             raise ValueError(f"BayesByBackprop got estimator={self.estimator!r}: give one of {', '.join(ESTIMATORS)}")
-        if self.num_particles < 1:
-            raise ValueError(f"BayesByBackprop got num_particles={self.num_particles}: give at least 1")
+        if self.kl_weighting not in KL_WEIGHTINGS:
+            raise ValueError(
+                f"BayesByBackprop got kl_weighting={self.kl_weighting!r}: give one of {', '.join(KL_WEIGHTINGS)}"
+            )
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise ValueError(f"BayesByBackprop got temperature={self.temperature}: give a number above 0; 1 is Bayes")
 
     @property
     def name(self) -> str:
@@ -64,31 +79,32 @@ class BayesByBackprop:
 
     def fit(self, key: jax.Array, model: Model, x: jax.Array, y: jax.Array, progress: Progress) -> Fit:
         """Train the mean-field posterior and draw from it; see `hmcvi.inference.fit`."""
-        batch_model, batch_size = minibatches(model, x, y, self.batch_size)
         key_init, key_steps, key_draws, _ = jax.random.split(key, 4)  # as SVI does: the same start and minibatches
-        x_batch, y_batch = x[:batch_size], y[:batch_size]
-        sites, ops = latent_sites(batch_model, x_batch, y_batch)
-        start = initial_values(key_init, batch_model, x_batch, y_batch)
-        mean_field = MeanField(start, ops, estimator=self.estimator, init_scale=self.init_scale)
+        begin = starting_point(key_init, self, model, x, y, progress)
+        sites, ops = latent_sites(begin.model, x[: begin.batch_size], y[: begin.batch_size])
+        mean_field = MeanField(begin.values, ops, estimator=self.estimator, init_scale=self.init_scale)
         graph, params = nnx.split(mean_field)
+        weights = kl_weights(self.kl_weighting, max(len(x) // begin.batch_size, 1))
 
-        def loss(params: Any, key: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+        def objective(params: Any, key: jax.Array, x: jax.Array, y: jax.Array, in_epoch: jax.Array) -> Any:
             posterior = nnx.merge(graph, params)
-            keys = jax.random.split(key, self.num_particles)
-            return jnp.stack([negative_elbo(posterior, batch_model, k, x, y) for k in keys]).mean()
 
-        result = minimise(
-            key_steps,
-            loss,
-            params,
-            x,
-            y,
-            batch_size=batch_size,
-            num_steps=self.num_steps,
-            learning_rate=self.learning_rate,
-            progress=progress,
-        )
-        draws = nnx.merge(graph, result.params).draw(key_draws, self.num_draws, sites)
+            def terms(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+                return elbo_terms(posterior, begin.model, key, x, y)
+
+            if self.num_particles == 1:
+                kl, log_likelihood = terms(key)
+            else:
+                # One after the other: drawn together, a CPU's convolutions would fall to their slowest form.
+                kl, log_likelihood = jax.tree.map(jnp.mean, lax.map(terms, jax.random.split(key, self.num_particles)))
+            weight = self.temperature * weights[in_epoch].astype(kl.dtype)
+            return weight * kl - log_likelihood, self.temperature * kl - log_likelihood
+
+        descent = Descent(objective, params, x, y, batch_size=begin.batch_size, training=self)
+        result = descent.run(key_steps, params, progress)
+        posterior = nnx.merge(graph, result.params)
+        gaussians = {name: posterior.gaussians()[name] for name in sites}
+        draws = posterior.draw(key_draws, self.num_draws, sites)
         return Fit(
             model=model,
             method=self,
@@ -96,12 +112,26 @@ class BayesByBackprop:
             y=y,
             key=key,
             draws={name: draw[None] for name, draw in draws.items()},
+            location={name: gaussian.loc[...] for name, gaussian in gaussians.items()},
+            scale={name: gaussian.scale for name, gaussian in gaussians.items()},
             losses=result.losses,
             finished=result.finished,
-            num_gradients=len(result.losses) * self.num_particles,
-            rows_per_gradient=batch_size,
-            run_seconds=result.run_seconds,
+            failure=result.failure,
+            **begin.cost(result, self.num_particles),
         )
+
+
+def kl_weights(kl_weighting: str, num_batches: int) -> jax.Array:
+    """Return what multiplies the KL in each minibatch of an epoch (minibatch,), whose losses are for all rows.
+
+    Blundell et al. (2015), eq. 9: π_i = 2^(M−i) / (2^M − 1) for i = 1, ..., M, times M, as each minibatch's
+    likelihood is scaled by M here. The weights average to 1.
+    """
+    if kl_weighting == "uniform":
+        return jnp.ones(num_batches)
+    i = np.arange(1, num_batches + 1, dtype=float)
+    # both sides divided by 2^M, which would overflow
+    return jnp.asarray(num_batches * 0.5**i / (1 - 0.5**num_batches))
 
 
 class MeanField(nnx.Module):
@@ -148,10 +178,10 @@ class MeanField(nnx.Module):
         }
 
 
-def negative_elbo(
+def elbo_terms(
     posterior: MeanField, model: Model, key: jax.Array, x: jax.Array, y: jax.Array, **kwargs: Any
-) -> jax.Array:
-    """Return one estimate of −ELBO = KL(q ‖ prior) − E_q[log p(y | x, w)], a scalar in nats.
+) -> tuple[jax.Array, jax.Array]:
+    """Return one estimate of (KL(q ‖ prior), E_q[log p(y | x, w)]), two scalars in nats.
 
     Arguments:
         posterior: the variational posterior.
@@ -165,7 +195,15 @@ def negative_elbo(
     answer = _AnswerFromPosterior(posterior, key_noise)
     with handlers.seed(rng_seed=key_model), answer:
         model(x, y, **kwargs)
-    return jnp.asarray(answer.kl - answer.log_likelihood)
+    return jnp.asarray(answer.kl), jnp.asarray(answer.log_likelihood)
+
+
+def negative_elbo(
+    posterior: MeanField, model: Model, key: jax.Array, x: jax.Array, y: jax.Array, **kwargs: Any
+) -> jax.Array:
+    """Return one estimate of −ELBO = KL(q ‖ prior) − E_q[log p(y | x, w)], a scalar in nats; see `elbo_terms`."""
+    kl, log_likelihood = elbo_terms(posterior, model, key, x, y, **kwargs)
+    return kl - log_likelihood
 
 
 class _AnswerFromPosterior(Messenger):

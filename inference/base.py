@@ -14,10 +14,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
 from numpyro import handlers
-from numpyro.infer import init_to_sample
-from numpyro.infer.util import initialize_model
 
 from .progress import Progress
 
@@ -29,7 +26,6 @@ __all__ = [
     "as_floats",
     "check_data",
     "fit",
-    "initial_values",
     "latent_sites",
     "minibatches",
 ]
@@ -39,7 +35,15 @@ Model = Callable[..., Any]
 
 
 class FitError(RuntimeError):
-    """A fit that went wrong on sound input, such as a loss that is not finite."""
+    """A fit that went wrong on sound input, such as a loss that is not finite.
+
+    Attributes:
+        fit: the fit at its last finite state, to be looked at or started from; None where there was none.
+    """
+
+    def __init__(self, message: str, fit: Fit | None = None):
+        super().__init__(message)
+        self.fit = fit
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -56,8 +60,13 @@ class Fit:
             methods have one chain of independent draws.
         stats: sampler statistics by ArviZ's names, each (chain, draw); empty for the variational methods.
         chain_method: how the chains ran ("parallel", "sequential", "vectorized"); None for the variational methods.
-        losses: negative ELBO at each step (step,), in nats for the whole data set; None for NUTS.
+        location: means of a Gaussian posterior by site, or the one point of a MAP fit, in the unconstrained space;
+            None where the method has neither.
+        scale: standard deviations of that Gaussian by site, in the unconstrained space; None where there are none.
+        losses: negative ELBO (MAP: negative log joint) at each step (step,), in nats for the whole data set; None
+            for NUTS.
         finished: whether the optimiser reached a plateau before its budget; None for NUTS.
+        failure: what stopped the fit, where `FitError` carries it; "" otherwise.
         num_gradients: gradient evaluations of the log joint, warm-up included.
         rows_per_gradient: rows that one of them reads.
         run_seconds: time spent in the compiled loop of sampling or optimisation.
@@ -76,8 +85,11 @@ class Fit:
     compile_seconds: float = math.nan
     stats: Mapping[str, jax.Array] = field(default_factory=dict)
     chain_method: str | None = None
+    location: Mapping[str, jax.Array] | None = None
+    scale: Mapping[str, jax.Array] | None = None
     losses: np.ndarray | None = None
     finished: bool | None = None
+    failure: str = ""
 
     def __repr__(self) -> str:
         """Return one line; the arrays themselves would fill the screen."""
@@ -107,6 +119,11 @@ class Method(Protocol):
         """Short name for tables and figures."""
         ...
 
+    @property
+    def loss_name(self) -> str:
+        """What `Fit.losses` holds, such as "negative ELBO"; "" where it is None."""
+        ...
+
     def fit(self, key: jax.Array, model: Model, x: jax.Array, y: jax.Array, progress: Progress) -> Fit:
         """Fit the model; called by `hmcvi.inference.fit`, which has checked the data."""
         ...
@@ -121,7 +138,7 @@ def fit(key: jax.Array, model: Model, x: Any, y: Any, method: Method, *, progres
         x: inputs (row, feature...), floating point. uint8 of three or more axes is taken for images, which stay as
             small as they are and reach the model as x / 255, minibatch by minibatch.
         y: labels (integers) or targets (floating point) (row,).
-        method: `NUTS(...)`, `SVI(...)` or `BayesByBackprop(...)`.
+        method: `NUTS(...)`, `SVI(...)`, `BayesByBackprop(...)`, `MAP(...)` or `Ensemble(...)`.
         progress: whether to show a progress bar on standard error; by default where that is a terminal.
 
     Returns:
@@ -129,7 +146,7 @@ def fit(key: jax.Array, model: Model, x: Any, y: Any, method: Method, *, progres
 
     Raises:
         ValueError: the data are malformed, or do not fit the model.
-        FitError: the fit did not stay finite.
+        FitError: the fit did not stay finite; its `fit` holds the last finite state.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -146,7 +163,10 @@ def fit(key: jax.Array, model: Model, x: Any, y: Any, method: Method, *, progres
     started = time.perf_counter()
     with Progress(method.name, show=progress) as bar:
         result = method.fit(key, model, x, y, bar)
-    return dataclasses.replace(result, compile_seconds=time.perf_counter() - started - result.run_seconds)
+    result = dataclasses.replace(result, compile_seconds=time.perf_counter() - started - result.run_seconds)
+    if result.failure:
+        raise FitError(result.failure, result if result.losses is not None and len(result.losses) else None)
+    return result
 
 
 def check_data(x: Any, y: Any) -> tuple[jax.Array, jax.Array]:
@@ -294,15 +314,3 @@ def _likelihood_scale(model: Model, x: jax.Array, y: jax.Array, num_rows: int) -
 
     jax.eval_shape(run, jax.random.key(0), x)
     return 1.0 if scales[0] is None else float(scales[0])
-
-
-def initial_values(key: jax.Array, model: Model, x: jax.Array, y: jax.Array) -> dict[str, jax.Array]:
-    """Return one draw of each latent site from its prior, in the unconstrained space, with a finite log joint.
-
-    The variational methods all start their means here: with fan-in scaled priors this is the usual random
-    initialisation of a network, where NumPyro's default (uniform on (−2, 2) for every weight) saturates it.
-    """
-    with numpyro.validation_enabled(False):
-        arguments = (as_floats(x), y)
-        parameters = initialize_model(key, model, init_strategy=init_to_sample, model_args=arguments).param_info
-    return dict(parameters.z)

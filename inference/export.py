@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 import json
 import os
@@ -20,13 +21,17 @@ from .predict import check_labels, outcome_kind, predict_draws
 
 __all__ = ["from_datatree", "load_datatree", "require_writer", "save_datatree", "to_datatree"]
 
+GAUSSIAN_GROUPS = ("location", "scale")
+"""Groups of a tree that hold a `Fit`'s fields of these names."""
+
 
 def to_datatree(fit: Fit, x: Any = None, y: Any = None) -> xr.DataTree:
     """Return the fit as an ArviZ DataTree.
 
     Groups: `posterior` (every site), `sample_stats` (NUTS), `posterior_predictive` (draws of y) and
     `log_likelihood` (chain, draw, row) at the rows given or else the training rows, `observed_data` (y there),
-    `optimisation` (the loss trace of the variational methods). The attributes hold the method, its
+    `optimisation` (the loss trace of an optimisation), `location` and `scale` (mean and standard deviation of a
+    Gaussian posterior by site, in the unconstrained space). The attributes hold the method, its
     hyperparameters, timings and gradient counts; `draws_are_chains` says whether R-hat and ESS apply.
 
     A model that conditions on its training rows (a Gaussian process) gets predictive groups only for rows given:
@@ -62,6 +67,10 @@ def to_datatree(fit: Fit, x: Any = None, y: Any = None) -> xr.DataTree:
     tree = az.from_dict(groups, attrs={"/": attributes}, dims={"y": ["row"]})
     if fit.losses is not None:
         tree["optimisation"] = xr.DataTree(xr.Dataset({"loss": ("step", np.asarray(fit.losses))}))
+    for group in GAUSSIAN_GROUPS:
+        moments = getattr(fit, group)
+        if moments is not None:
+            tree[group] = xr.DataTree(xr.Dataset({site: _array(site, values) for site, values in moments.items()}))
     return tree
 
 
@@ -87,6 +96,8 @@ def from_datatree(tree: xr.DataTree, model: Model, x: Any, y: Any, method: Metho
         key=jax.random.wrap_key_data(jnp.asarray(np.asarray(attributes["key"], np.uint32))),
         draws={str(site): jnp.asarray(posterior[site].values) for site in posterior.data_vars},
         stats={str(name): stats[name].values for name in stats},
+        location=_moments(tree, "location"),
+        scale=_moments(tree, "scale"),
         chain_method=None if attributes["chain_method"] == "not applicable" else str(attributes["chain_method"]),
         losses=losses,
         finished=None if attributes["finished"] == "not applicable" else attributes["finished"] == "yes",
@@ -147,6 +158,17 @@ def _predictive_groups(kind: str, outputs: np.ndarray, y: np.ndarray, key: jax.A
     }
 
 
+def _array(site: str, values: jax.Array) -> tuple[list[str], np.ndarray]:
+    return [f"{site}_{axis}" for axis in range(np.ndim(values))], np.asarray(values)
+
+
+def _moments(tree: xr.DataTree, group: str) -> dict[str, jax.Array] | None:
+    if group not in tree.children:
+        return None
+    moments = tree[group].dataset
+    return {str(site): jnp.asarray(moments[site].values) for site in moments.data_vars}
+
+
 def _attributes(fit: Fit) -> dict[str, Any]:
     return {
         "inference_library": "hmcvi",
@@ -165,10 +187,21 @@ def _attributes(fit: Fit) -> dict[str, Any]:
 
 def _describe(method: Method) -> str:
     """Return the method's class and hyperparameters as JSON."""
-    values = {name.name: getattr(method, name.name) for name in dataclasses.fields(method)}  # type: ignore[arg-type]
-    plain = {k: v if isinstance(v, str | int | float | bool | None) else _name(v) for k, v in values.items()}
-    return json.dumps({"class": type(method).__name__, **plain})
+    return json.dumps(_plain(method))
 
 
-def _name(value: Any) -> str:
+def _plain(value: Any) -> Any:
+    """Return plain data that tell one hyperparameter from another: functions by name and what they hold on to."""
+    if isinstance(value, str | int | float | bool | None):
+        return value
+    if isinstance(value, Fit):
+        return {"fit": _plain(value.method), "key": np.asarray(jax.random.key_data(value.key)).tolist()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"class": type(value).__name__, **fields}
+    if isinstance(value, functools.partial):
+        held = [_plain(part) for part in value.args] + [{k: _plain(v)} for k, v in sorted(value.keywords.items())]
+        return [_plain(value.func), *held]
+    if callable(value) and getattr(value, "__closure__", None):
+        return [value.__qualname__, *(_plain(cell.cell_contents) for cell in value.__closure__)]
     return getattr(value, "__qualname__", repr(value))

@@ -69,6 +69,11 @@ class NUTS:
         """Short name for tables and figures."""
         return "nuts"
 
+    @property
+    def loss_name(self) -> str:
+        """None: a sampler has no loss."""
+        return ""
+
     def fit(self, key: jax.Array, model: Model, x: jax.Array, y: jax.Array, progress: Progress) -> Fit:
         """Draw from the posterior; see `hmcvi.inference.fit`."""
         sites, _ = latent_sites(model, x, y)

@@ -1,11 +1,11 @@
-"""The optimisation loop that SVI and Bayes-by-Backprop share: minibatches, Adam, a plateau rule, compiled chunks."""
+"""The optimisation that SVI, Bayes-by-Backprop and MAP share: minibatches, an optax optimiser, a plateau rule."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +13,48 @@ import numpy as np
 import optax
 from jax import lax
 
-from .base import FitError, as_floats
+from .base import Fit, Method, as_floats
 from .progress import Progress
 
-__all__ = ["Optimised", "Schedule", "check_optimisation", "minimise", "plateaued"]
+__all__ = [
+    "Descent",
+    "FanIn",
+    "Objective",
+    "Optimised",
+    "Schedule",
+    "Start",
+    "Training",
+    "check_variational",
+    "plateaued",
+]
 
 Schedule = Callable[[jax.Array], jax.Array]
 """A learning-rate schedule: step -> learning rate, as optax makes them."""
+
+Objective = Callable[[Any, jax.Array, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+"""(params, key, x, y, number of the minibatch in its epoch) -> (what to minimise, what the loss trace records)."""
+
+
+@dataclass(frozen=True)
+class FanIn:
+    """Start as networks do: kernels from Normal(0, 2 gain²/fan-in), biases at 0, other sites from their prior.
+
+    Arguments:
+        gain: 1 keeps the size of activations behind ReLUs; far less suits a scale mixture, whose narrow component
+            must hold most weights from the first step on.
+
+    Source: He et al. (2015), Delving Deep into Rectifiers, eq. 10.
+    """
+
+    gain: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.gain) and self.gain > 0):
+            raise ValueError(f"FanIn got gain={self.gain}: give a number above 0")
+
+
+Start = FanIn | Method | Fit | None
+"""Where means start: the usual initialisation of a network, another fit's means, or (None) a draw from the prior."""
 
 NUM_WINDOWS = 10
 """A tenth of the step budget is the chunk that is compiled, and the window of the plateau rule."""
@@ -30,27 +65,109 @@ LEAST_WINDOW = 500
 DECAY_WINDOWS = 2
 """The learning rate falls linearly to 0 over this many windows at the end, to quiet the last minibatches' noise."""
 
+SCHEDULES = ("plateau", "cosine")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """Hyperparameters of an optimisation, which `SVI`, `BayesByBackprop`, `MAP` and `Ensemble` share.
+
+    Arguments:
+        num_steps: budget of optimiser steps.
+        batch_size: rows in a minibatch; None takes 128 where the model allows minibatches, else all rows.
+        learning_rate: step size of the optimiser, or an optax schedule of it, which is then followed to its end.
+        schedule: what becomes of a learning rate that is a number. "plateau" holds it until the loss falls no
+            further (or 8/10 of the budget is spent), then lowers it linearly to 0 and ends the fit; "cosine" lowers
+            it from the first step to 0 at the end of the budget (Loshchilov & Hutter 2017).
+        optimizer: called with a learning rate, it makes an optax optimiser whose steps are proportional to that
+            rate: `optax.adam`, `functools.partial(optax.sgd, momentum=0.9)`, a function of one's own.
+        clip_norm: gradients of a larger norm are scaled down to it, in nats of the whole data set; None clips none.
+        start: where the means start. None takes one draw from the prior; `FanIn()` a network's usual initialisation,
+            for priors whose draws are no network to start from, such as a scale mixture's; a method, such as
+            `MAP(num_steps=5000)`, is fitted first, and its steps are counted; a `Fit` of the model lends its means.
+    """
+
+    num_steps: int = 20_000
+    batch_size: int | None = None
+    learning_rate: float | Schedule = 0.01
+    schedule: Literal["plateau", "cosine"] = "plateau"
+    optimizer: Callable[[float], optax.GradientTransformation] = optax.adam
+    clip_norm: float | None = None
+    start: Start = None
+
+    def __post_init__(self) -> None:
+        what, rate = type(self).__name__, self.learning_rate
+        if self.num_steps < 1:
+            raise ValueError(f"{what} got num_steps={self.num_steps}: give a whole number of at least 1")
+        if not callable(rate) and not (np.isfinite(rate) and rate > 0):
+            raise ValueError(f"{what} got learning_rate={rate}: give a number above 0 or an optax schedule")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"{what} got schedule={self.schedule!r}: give one of {', '.join(SCHEDULES)}")
+        if callable(rate) and self.schedule != "plateau":
+            raise ValueError(f"{what} got schedule={self.schedule!r} and a schedule as learning_rate: give one of them")
+        if isinstance(self.optimizer, optax.GradientTransformation) or not callable(self.optimizer):
+            raise ValueError(
+                f"{what} got an optimizer that is no function of a learning rate: pass optax.adam and "
+                "learning_rate=0.01, not optax.adam(0.01)"
+            )
+        if self.clip_norm is not None and not (np.isfinite(self.clip_norm) and self.clip_norm > 0):
+            raise ValueError(f"{what} got clip_norm={self.clip_norm}: give a number above 0, or None")
+        if not (self.start is None or isinstance(self.start, FanIn | Fit) or hasattr(self.start, "fit")):
+            raise ValueError(f"{what} got start={self.start!r}: give None, FanIn(), a method such as MAP(), or a Fit")
+
+    @property
+    def loss_name(self) -> str:
+        """What the loss trace holds."""
+        return "negative ELBO"
+
+    def transformation(self) -> optax.GradientTransformation:
+        """Return the optimiser at a learning rate of 1, behind the clipping."""
+        optimizer = self.optimizer(1.0)
+        return (
+            optimizer if self.clip_norm is None else optax.chain(optax.clip_by_global_norm(self.clip_norm), optimizer)
+        )
+
+    def rate(self, step: jax.Array, decay_start: jax.Array, decay: int) -> jax.Array:
+        """Return the learning rate at a step, for a rate that falls over `decay` steps from `decay_start` on."""
+        if callable(self.learning_rate):
+            return self.learning_rate(step)
+        if self.schedule == "cosine":
+            return self.learning_rate * (1 + jnp.cos(jnp.pi * step / self.num_steps)) / 2
+        return self.learning_rate * jnp.clip(1 - (step - decay_start) / decay, 0, 1)
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether a plateau ends the fit: a schedule is followed to its end."""
+        return self.schedule == "plateau" and not callable(self.learning_rate)
+
+
+def check_variational(method: Any) -> None:
+    """Raise ValueError where a hyperparameter that the variational methods share is out of range."""
+    what = type(method).__name__
+    for name in ("num_draws", "num_particles"):
+        if getattr(method, name) < 1:
+            raise ValueError(f"{what} got {name}={getattr(method, name)}: give a whole number of at least 1")
+    if not (np.isfinite(method.init_scale) and method.init_scale > 0):
+        raise ValueError(f"{what} got init_scale={method.init_scale}: give a number above 0")
+
 
 @dataclass(frozen=True, eq=False)
 class Optimised:
-    """The end of an optimisation: parameters, loss trace (step,), and whether it reached its plateau."""
+    """The end of an optimisation.
+
+    Attributes:
+        params: the parameters; where the loss was not finite, the last ones at which it was.
+        losses: loss trace (step,).
+        finished: whether the loss reached its plateau.
+        failure: what went wrong, in a sentence; "" where nothing did.
+        run_seconds: time in the compiled loop.
+    """
 
     params: Any
     losses: np.ndarray
     finished: bool
+    failure: str
     run_seconds: float
-
-
-def check_optimisation(
-    what: str, num_steps: int, num_draws: int, learning_rate: float | Schedule, init_scale: float
-) -> None:
-    """Raise ValueError where a hyperparameter that the variational methods share is out of range."""
-    if num_steps < 1 or num_draws < 1:
-        raise ValueError(f"{what} got num_steps={num_steps}, num_draws={num_draws}: give whole numbers of at least 1")
-    if not callable(learning_rate) and not (np.isfinite(learning_rate) and learning_rate > 0):
-        raise ValueError(f"{what} got learning_rate={learning_rate}: give a number above 0 or an optax schedule")
-    if not (np.isfinite(init_scale) and init_scale > 0):
-        raise ValueError(f"{what} got init_scale={init_scale}: give a number above 0")
 
 
 def plateaued(losses: np.ndarray, window: int) -> bool:
@@ -65,101 +182,117 @@ def plateaued(losses: np.ndarray, window: int) -> bool:
     return bool(before.mean() - last.mean() <= 2 * error)
 
 
-def minimise(
-    key: jax.Array,
-    loss: Callable[[Any, jax.Array, jax.Array, jax.Array], jax.Array],
-    params: Any,
-    x: jax.Array,
-    y: jax.Array,
-    *,
-    batch_size: int,
-    num_steps: int,
-    learning_rate: float | Schedule,
-    progress: Progress,
-) -> Optimised:
-    """Minimise loss(params, key, x_batch, y_batch) by Adam (Kingma & Ba 2015).
+class Descent:
+    """A compiled optimisation, to be run from any key and start.
 
     Each epoch visits the rows in a new random order; where batch_size does not divide them, the rows left over sit
-    that epoch out. A constant learning rate is held until the loss reaches a plateau (or 8/10 of the budget is
-    spent), then falls linearly to 0; a schedule is followed as given, to its end. The data stay on the device and
-    a tenth of the budget is one compiled loop.
+    that epoch out. The data stay on the device and a tenth of the budget is one compiled loop.
 
     Arguments:
-        key: random key of the minibatches and of the loss's noise.
-        loss: scalar estimate of the negative ELBO, in nats for the whole data set.
-        params: pytree of parameters to start from.
+        objective: estimate of the negative ELBO (or log joint), in nats for the whole data set; see `Objective`.
+        params: pytree of parameters, of which shapes and dtypes are read.
         x: inputs (row, feature...).
         y: targets (row,).
         batch_size: rows in one step.
-        num_steps: budget of steps.
-        learning_rate: Adam's, or a schedule of it.
-        progress: told after every chunk.
-
-    Raises:
-        FitError: the loss is not finite; the message names the step.
+        training: the hyperparameters.
     """
-    window = -(-num_steps // NUM_WINDOWS)
-    decay = min(DECAY_WINDOWS * window, num_steps)
-    key_order, key_noise = jax.random.split(key)
-    adam = optax.scale_by_adam()
-    steps_per_epoch = max(len(x) // batch_size, 1)
 
-    def rate(step: jax.Array, decay_start: jax.Array) -> jax.Array:
-        if callable(learning_rate):
-            return learning_rate(step)
-        return learning_rate * jnp.clip(1 - (step - decay_start) / decay, 0, 1)
+    def __init__(
+        self, objective: Objective, params: Any, x: jax.Array, y: jax.Array, *, batch_size: int, training: Training
+    ):
+        self._training = training
+        self._data = x, y
+        self._window = window = -(-training.num_steps // NUM_WINDOWS)
+        self._decay = decay = min(DECAY_WINDOWS * window, training.num_steps)
+        self._optimizer = optimizer = training.transformation()
+        steps_per_epoch = max(len(x) // batch_size, 1)
 
-    def chunk(state: Any, start: jax.Array, length: jax.Array, decay_start: jax.Array, x: Any, y: Any) -> Any:
-        def one_step(i: jax.Array, carry: Any) -> Any:
-            params, moments, order, losses = carry
-            step = start + i
-            in_epoch = step % steps_per_epoch
-            if batch_size < len(x):
-                order = lax.cond(
-                    in_epoch == 0,
-                    lambda: jax.random.permutation(jax.random.fold_in(key_order, step), len(x)),
-                    lambda: order,
+        def chunk(
+            state: Any, keys: Any, start: jax.Array, length: jax.Array, decay_start: jax.Array, x: Any, y: Any
+        ) -> Any:
+            key_order, key_noise = keys
+
+            def one_step(i: jax.Array, carry: Any) -> Any:
+                params, moments, order, losses = carry
+                step = start + i
+                in_epoch = step % steps_per_epoch
+                if batch_size < len(x):
+                    order = lax.cond(
+                        in_epoch == 0,
+                        lambda: jax.random.permutation(jax.random.fold_in(key_order, step), len(x)),
+                        lambda: order,
+                    )
+                    batch = lax.dynamic_slice(order, (in_epoch * batch_size,), (batch_size,))
+                    x_batch, y_batch = x[batch], y[batch]
+                else:
+                    x_batch, y_batch = x, y
+                key_step = jax.random.fold_in(key_noise, step)
+                gradient, loss = jax.grad(objective, has_aux=True)(
+                    params, key_step, as_floats(x_batch), y_batch, in_epoch
                 )
-                batch = lax.dynamic_slice(order, (in_epoch * batch_size,), (batch_size,))
-                x_batch, y_batch = x[batch], y[batch]
-            else:
-                x_batch, y_batch = x, y
-            key_step = jax.random.fold_in(key_noise, step)
-            value, gradient = jax.value_and_grad(loss)(params, key_step, as_floats(x_batch), y_batch)
-            direction, moments = adam.update(gradient, moments, params)
-            size = rate(step, decay_start)
-            params = jax.tree.map(lambda p, d: (p - size * d).astype(p.dtype), params, direction)
-            return params, moments, order, losses.at[i].set(value)
+                updates, moments = optimizer.update(gradient, moments, params)
+                rate = training.rate(step, decay_start, decay)
+                params = jax.tree.map(lambda p, u: (p + rate * u).astype(p.dtype), params, updates)
+                return params, moments, order, losses.at[i].set(loss)
 
-        losses = jnp.zeros(window, as_floats(x[:1]).dtype)
-        *state, losses = lax.fori_loop(0, length, one_step, (*state, losses))
-        return tuple(state), losses
+            losses = jnp.zeros(window, as_floats(x[:1]).dtype)
+            *state, losses = lax.fori_loop(0, length, one_step, (*state, losses))
+            return tuple(state), losses
 
-    state = (params, adam.init(params), jnp.arange(len(x)))
-    decay_start = num_steps - decay
-    arguments = (jnp.asarray(0), jnp.asarray(window), jnp.asarray(decay_start), x, y)
-    compiled = jax.jit(chunk, donate_argnums=0).lower(state, *arguments).compile()
-    state = jax.tree.map(jnp.copy, state)  # the caller keeps its own: what is donated is gone
+        zero = jnp.asarray(0)
+        keys = jax.random.split(jax.random.key(0))
+        arguments = (self._state(params), (keys[0], keys[1]), zero, zero, zero, x, y)
+        self._compiled = jax.jit(chunk, donate_argnums=0).lower(*arguments).compile()
 
-    started = time.perf_counter()
-    losses = np.zeros(0)
-    finished = False
-    end = num_steps
-    while len(losses) < end:
-        done, length = len(losses), min(window, end - len(losses))
-        steps = (jnp.asarray(done), jnp.asarray(length), jnp.asarray(decay_start))
-        state, new = compiled(state, *steps, x, y)
-        losses = np.concatenate([losses, np.asarray(new, np.float64)[:length]])
-        bad = np.flatnonzero(~np.isfinite(losses[done:]))
-        if len(bad):
-            raise FitError(
-                f"the loss became {losses[done + bad[0]]} at step {done + int(bad[0])} of {num_steps}: "
-                "lower the learning rate"
-            )
-        progress.update(len(losses), end, f"loss {losses[-window:].mean():.4g}")
-        if callable(learning_rate):
-            finished = len(losses) == end and plateaued(losses, max(window, LEAST_WINDOW))
-        elif not finished and len(losses) <= decay_start and plateaued(losses, max(window, LEAST_WINDOW)):
-            finished, decay_start = True, len(losses)
-            end = min(decay_start + decay, num_steps)
-    return Optimised(state[0], losses, finished, time.perf_counter() - started)
+    def run(self, key: jax.Array, params: Any, progress: Progress) -> Optimised:
+        """Minimise from these parameters.
+
+        Arguments:
+            key: random key of the minibatches and of the objective's noise.
+            params: where to start; they stay the caller's.
+            progress: told after every chunk.
+        """
+        key_order, key_noise = jax.random.split(key)
+        training, window, decay = self._training, self._window, self._decay
+        end = training.num_steps
+        decay_start = end - decay
+        state = jax.tree.map(jnp.copy, self._state(params))  # what is donated is gone
+
+        def advance(state: Any, done: int, length: int) -> Any:
+            steps = (jnp.asarray(done), jnp.asarray(length), jnp.asarray(decay_start))
+            return self._compiled(state, (key_order, key_noise), *steps, *self._data)
+
+        started = time.perf_counter()
+        losses = np.zeros(0)
+        finished = False
+        chunks: list[tuple[int, Any]] = []
+        while len(losses) < end:
+            done, length = len(losses), min(window, end - len(losses))
+            chunks = [*chunks[-1:], (done, jax.tree.map(jnp.copy, state))]
+            state, new = advance(state, done, length)
+            losses = np.concatenate([losses, np.asarray(new, np.float64)[:length]])
+            bad = np.flatnonzero(~np.isfinite(losses[done:]))
+            if len(bad) or not _finite(state[0]):
+                step = done + int(bad[0]) if len(bad) else len(losses)
+                what = f"the loss became {losses[step]}" if len(bad) else "the parameters were no longer finite"
+                failure = f"{what} at step {step} of {training.num_steps}: lower the learning rate"
+                # The parameters of the last finite loss are those after step - 1 updates: repeat the way there.
+                last = max(step - 1, 0)
+                begin, state = next((d, s) for d, s in reversed(chunks) if d <= last)
+                state, _ = advance(state, begin, last - begin)
+                return Optimised(state[0], losses[:step], False, failure, time.perf_counter() - started)
+            progress.update(len(losses), end, f"loss {losses[-window:].mean():.4g}")
+            if not training.stops_early:
+                finished = len(losses) == end and plateaued(losses, max(window, LEAST_WINDOW))
+            elif not finished and len(losses) <= decay_start and plateaued(losses, max(window, LEAST_WINDOW)):
+                finished, decay_start = True, len(losses)
+                end = min(decay_start + decay, training.num_steps)
+        return Optimised(state[0], losses, finished, "", time.perf_counter() - started)
+
+    def _state(self, params: Any) -> Any:
+        return params, self._optimizer.init(params), jnp.arange(len(self._data[0]))
+
+
+def _finite(params: Any) -> bool:
+    """Return whether every parameter is finite; a sum tells, where a maximum may drop NaN."""
+    return all(bool(jnp.isfinite(leaf.sum())) for leaf in jax.tree.leaves(params))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,11 +15,12 @@ import numpyro.distributions as dist
 from jax import lax
 from jaxtyping import Float
 from numpyro import handlers
+from numpyro.distributions import biject_to
 from numpyro.distributions.distribution import ExpandedDistribution, Independent, MaskedDistribution
 
-from .base import Fit, accepts, as_floats, check_data
+from .base import Fit, accepts, as_floats, check_data, latent_sites
 
-__all__ = ["ClassPredictive", "NormalPredictive", "Predictive", "predict", "predict_draws"]
+__all__ = ["ClassPredictive", "NormalPredictive", "Predictive", "at_posterior_mean", "predict", "predict_draws"]
 
 NUM_BATCHES = 20
 """Batches of contiguous draws that Monte Carlo errors are estimated from (delete-one-batch jackknife)."""
@@ -56,6 +58,12 @@ class ClassPredictive:
     def probs(self) -> Float[np.ndarray, "row class"]:
         """Probabilities of the mixture (row, class)."""
         return self.mixture(self.batch_size)[0]
+
+    @property
+    def log_probs(self) -> Float[np.ndarray, "row class"]:
+        """Logarithms of `probs` (row, class), in nats; a probability that underflows counts as the least float."""
+        probs = self.probs
+        return np.log(np.maximum(probs, np.finfo(self.batch_probs.dtype).tiny))
 
     @property
     def aleatoric_entropy(self) -> Float[np.ndarray, " row"]:
@@ -114,7 +122,24 @@ class NormalPredictive:
 Predictive = ClassPredictive | NormalPredictive
 
 
-def predict(fit: Fit, x: Any, y: Any = None, *, max_bytes: int = MAX_BYTES) -> Predictive:
+def at_posterior_mean(fit: Fit) -> Fit:
+    """Return the fit with one draw in place of all: its Gaussian posterior's mean (of a MAP fit, its point).
+
+    The mean is taken in the unconstrained space, where the posterior is Gaussian, and mapped to each site's support.
+
+    Raises:
+        ValueError: the fit has no `location`. The mean of NUTS draws of a network's weights, or of an ensemble's
+            members, averages over modes and is a sound network nowhere.
+    """
+    if fit.location is None:
+        raise ValueError(f"{fit.method.name} has no posterior mean to predict from: leave deterministic=False")
+    sites, _ = latent_sites(fit.model, fit.x, fit.y)
+    return dataclasses.replace(
+        fit, draws={name: biject_to(sites[name].support)(fit.location[name])[None, None] for name in sites}
+    )
+
+
+def predict(fit: Fit, x: Any, y: Any = None, *, deterministic: bool = False, max_bytes: int = MAX_BYTES) -> Predictive:
     """Predict at x: the mixture over the fit's draws of the model's distribution of `y`.
 
     One call for every model. A model that takes `x_new`, as a Gaussian process does, conditions on its training
@@ -124,6 +149,7 @@ def predict(fit: Fit, x: Any, y: Any = None, *, max_bytes: int = MAX_BYTES) -> P
         fit: what `hmcvi.inference.fit` returned.
         x: inputs (row, feature...), of the training inputs' trailing shape.
         y: targets (row,); with them the row log-likelihoods of every draw are kept.
+        deterministic: whether to make one pass at the posterior mean instead; see `at_posterior_mean`.
         max_bytes: bound on working memory, and on the result, in bytes.
 
     Returns:
@@ -131,9 +157,12 @@ def predict(fit: Fit, x: Any, y: Any = None, *, max_bytes: int = MAX_BYTES) -> P
 
     Raises:
         ValueError: x is malformed or of another shape than the training inputs, the likelihood is none of these
-            three, or the result would take more than `max_bytes`.
+            three, a deterministic pass was asked of a method that has none, or the result would take more than
+            `max_bytes`.
     """
-    x = _check_inputs(fit, x, y)
+    if deterministic:
+        fit = at_posterior_mean(fit)
+    x = check_inputs(fit, x, y)
     targets = None if y is None else check_data(x, y)[1]
     num_draws = fit.num_chains * fit.num_draws
     batch = _batches(fit.num_chains, fit.num_draws)
@@ -167,7 +196,7 @@ def predict_draws(fit: Fit, x: Any, *, max_bytes: int = MAX_BYTES) -> Float[np.n
 
     Arguments and errors are those of `predict`. Meant for a few rows: diagnostics and pictures.
     """
-    x = _check_inputs(fit, x, None)
+    x = check_inputs(fit, x)
     kind, width = _outcome_shape(fit, x)
     size = as_floats(fit.x[:1]).dtype.itemsize * fit.num_chains * fit.num_draws * len(x) * width
     if size > max_bytes:
@@ -194,7 +223,7 @@ def check_labels(y: np.ndarray, num_classes: int) -> np.ndarray:
     return whole
 
 
-def _outputs(
+def draw_outputs(
     fit: Fit, draw: dict[str, jax.Array], x: jax.Array, key: jax.Array, x_train: Any, y_train: Any
 ) -> tuple[str, jax.Array]:
     """Return what the model says of the targets at x given one draw of its sites.
@@ -224,7 +253,7 @@ def _outputs(
     )
 
 
-def _check_inputs(fit: Fit, x: Any, y: Any) -> jax.Array:
+def check_inputs(fit: Fit, x: Any, y: Any = None) -> jax.Array:
     zeros = np.zeros(len(np.atleast_1d(x)), np.int32) if y is None else y
     array, _ = check_data(x, zeros)
     if array.shape[1:] != fit.x.shape[1:]:
@@ -259,7 +288,7 @@ def _outcome_shape(fit: Fit, x: jax.Array) -> tuple[str, int]:
     kind = []
 
     def run(x: jax.Array) -> jax.Array:
-        name, outputs = _outputs(fit, draw, as_floats(x), jax.random.key(0), as_floats(fit.x), fit.y)
+        name, outputs = draw_outputs(fit, draw, as_floats(x), jax.random.key(0), as_floats(fit.x), fit.y)
         kind.append(name)
         return outputs
 
@@ -315,7 +344,7 @@ def _in_row_chunks(fit: Fit, x: jax.Array, y: Any, reduce: Reduce, max_bytes: in
         x, x_train = as_floats(x), as_floats(x_train)
 
         def outputs(draw: Any, key: jax.Array) -> jax.Array:
-            return _outputs(fit, draw, x, key, x_train, y_train)[1]
+            return draw_outputs(fit, draw, x, key, x_train, y_train)[1]
 
         return reduce(fit, outputs, draws, keys, y, len(x), width)
 

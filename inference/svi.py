@@ -14,44 +14,39 @@ from numpyro.infer import SVI as NumPyroSVI
 from numpyro.infer import Trace_ELBO, TraceMeanField_ELBO, init_to_value
 from numpyro.infer.autoguide import AutoGuide, AutoNormal
 
-from .base import Fit, Model, as_floats, initial_values, latent_sites, minibatches
-from .optimise import Schedule, check_optimisation, minimise
+from .base import Fit, Model, as_floats, latent_sites
+from .optimise import Descent, Training, check_variational
 from .progress import Progress
+from .start import starting_point
 
 __all__ = ["SVI"]
 
 
 @dataclass(frozen=True)
-class SVI:
+class SVI(Training):
     """Stochastic variational inference by the reparameterised ELBO with one draw of the weights a step.
 
     With AutoNormal the KL divergence is in closed form where NumPyro knows it (TraceMeanField_ELBO); every other
     guide uses Trace_ELBO. Initialisation, minibatches, optimiser and stopping rule are those of `BayesByBackprop`.
 
     Arguments:
-        num_steps: budget of optimiser steps; a plateau of the loss ends the fit earlier.
-        batch_size: rows in a minibatch; None takes 128 where the model allows minibatches, else all rows.
         num_draws: draws taken from the fitted guide.
-        learning_rate: Adam's, or an optax schedule of it.
         init_scale: standard deviations at the start, in the unconstrained space.
         num_particles: draws averaged in one ELBO estimate.
         guide: a NumPyro autoguide class, called as `guide(model, init_loc_fn=...)`.
+        others: those of `Training`: num_steps, batch_size, learning_rate, schedule, optimizer, clip_norm, start.
 
     Source: Ranganath et al. (2014), Kucukelbir et al. (2017); AutoNormal is mean-field in the unconstrained space.
     """
 
-    num_steps: int = 20_000
-    batch_size: int | None = None
     num_draws: int = 1000
-    learning_rate: float | Schedule = 0.01
     init_scale: float = 0.05
     num_particles: int = 1
     guide: Callable[..., AutoGuide] = AutoNormal
 
     def __post_init__(self) -> None:
-        check_optimisation("SVI", self.num_steps, self.num_draws, self.learning_rate, self.init_scale)
-        if self.num_particles < 1:
-            raise ValueError(f"SVI got num_particles={self.num_particles}: give a whole number of at least 1")
+        super().__post_init__()
+        check_variational(self)
 
     @property
     def name(self) -> str:
@@ -61,35 +56,28 @@ class SVI:
     def fit(self, key: jax.Array, model: Model, x: jax.Array, y: jax.Array, progress: Progress) -> Fit:
         """Fit the guide and draw from it; see `hmcvi.inference.fit`."""
         sites, _ = latent_sites(model, x, y)
-        batch_model, batch_size = minibatches(model, x, y, self.batch_size)
         key_init, key_steps, key_draws, key_guide = jax.random.split(key, 4)
-        x_batch, y_batch = as_floats(x[:batch_size]), y[:batch_size]
-        start = initial_values(key_init, batch_model, x_batch, y_batch)
-        start = {name: biject_to(sites[name].support)(value) for name, value in start.items()}
+        begin = starting_point(key_init, self, model, x, y, progress)
+        x_batch, y_batch = as_floats(x[: begin.batch_size]), y[: begin.batch_size]
+        start = {name: biject_to(sites[name].support)(value) for name, value in begin.values.items()}
         elbo_class = TraceMeanField_ELBO if self.guide is AutoNormal else Trace_ELBO
         options: dict[str, Any] = {"init_loc_fn": init_to_value(values=start)}
         if "init_scale" in inspect.signature(self.guide).parameters:
             options["init_scale"] = self.init_scale
-        guide = self.guide(batch_model, **options)
+        guide = self.guide(begin.model, **options)
         elbo = elbo_class(num_particles=self.num_particles)
-        svi = NumPyroSVI(batch_model, guide, numpyro.optim.Adam(1.0), elbo)  # its optimiser is not used
+        svi = NumPyroSVI(begin.model, guide, numpyro.optim.Adam(1.0), elbo)  # its optimiser is not used
         params = svi.optim.get_params(svi.init(key_guide, x_batch, y_batch).optim_state)
 
-        def loss(params: Any, key: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
-            return elbo.loss(key, svi.constrain_fn(params), batch_model, guide, x, y)
+        def objective(params: Any, key: jax.Array, x: jax.Array, y: jax.Array, in_epoch: jax.Array) -> Any:
+            loss = elbo.loss(key, svi.constrain_fn(params), begin.model, guide, x, y)
+            return loss, loss
 
-        result = minimise(
-            key_steps,
-            loss,
-            params,
-            x,
-            y,
-            batch_size=batch_size,
-            num_steps=self.num_steps,
-            learning_rate=self.learning_rate,
-            progress=progress,
-        )
-        draws = guide.sample_posterior(key_draws, svi.constrain_fn(result.params), sample_shape=(self.num_draws,))
+        descent = Descent(objective, params, x, y, batch_size=begin.batch_size, training=self)
+        result = descent.run(key_steps, params, progress)
+        fitted = svi.constrain_fn(result.params)
+        draws = guide.sample_posterior(key_draws, fitted, sample_shape=(self.num_draws,))
+        is_mean_field = self.guide is AutoNormal
         return Fit(
             model=model,
             method=self,
@@ -97,9 +85,10 @@ class SVI:
             y=y,
             key=key,
             draws={name: draws[name][None] for name in sites},
+            location={name: fitted[f"{name}_auto_loc"] for name in sites} if is_mean_field else None,
+            scale={name: fitted[f"{name}_auto_scale"] for name in sites} if is_mean_field else None,
             losses=result.losses,
             finished=result.finished,
-            num_gradients=len(result.losses) * self.num_particles,
-            rows_per_gradient=batch_size,
-            run_seconds=result.run_seconds,
+            failure=result.failure,
+            **begin.cost(result, self.num_particles),
         )

@@ -20,7 +20,7 @@ def cnn(
     *,
     channels: Sequence[int] = (8, 16),
     kernel_size: int = 3,
-    pool: int = 2,
+    pool: int | Sequence[int] = 2,
     widths: Sequence[int] = (32,),
     activation: Activation = "relu",
     likelihood: str = "categorical",
@@ -40,7 +40,7 @@ def cnn(
         y: labels or targets (row,), or None to draw them.
         channels: output channels of each block.
         kernel_size: side of every convolution kernel, in pixels.
-        pool: side of every pooling window, in pixels; 1 does not pool.
+        pool: side of every pooling window, in pixels, or one for each block; 1 does not pool.
         widths: units of each dense hidden layer.
         activation: as in `mlp`.
         likelihood: "categorical" or "normal".
@@ -52,7 +52,8 @@ def cnn(
         y as observed or drawn (row,).
 
     Raises:
-        ValueError: x is not images, pooling leaves no pixel, a name is unknown, or y is bad as in `mlp`.
+        ValueError: x is not images, `pool` has not one entry for each block, pooling leaves no pixel, a name is
+            unknown, or y is bad as in `mlp`.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -64,12 +65,15 @@ def cnn(
     """
     if x.ndim != 4:
         raise ValueError(f"cnn got x of shape {x.shape}: wanted images (row, height, width, channel)")
+    pools = [pool] * len(channels) if isinstance(pool, int) else list(pool)
+    if len(pools) != len(channels):
+        raise ValueError(f"cnn got pool={pool!r} for {len(channels)} blocks: give one number, or one for each block")
     activate = activation_function(activation)
     features = output_width(likelihood, num_classes)
     hidden = x
-    for i, width in enumerate(channels):
+    for i, (width, size) in enumerate(zip(channels, pools, strict=True)):
         hidden = activate(conv(f"conv_{i}", hidden, width, kernel_size=kernel_size, prior=prior))
-        hidden = max_pool(hidden, pool)
+        hidden = max_pool(hidden, size)
     hidden = flatten(hidden)
     for i, width in enumerate(widths):
         hidden = activate(dense(f"hidden_{i}", hidden, width, prior=prior))

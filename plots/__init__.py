@@ -5,12 +5,15 @@ return its plot collection. :func:`save` writes any of them.
 """
 
 from .calibration import interval_coverage, reliability
+from .importance import feature_importance
 from .posterior import forest, rank
 from .regression import Band, predictive_bands
 from .shift import severity_curves
 from .style import COLUMN_WIDTH, PAGE_WIDTH, Look, context, looks, save
 from .training import loss_curves
 from .uncertainty import entropy_histograms
+from .variance import gradient_variance
+from .weights import signal_to_noise, weight_histograms
 
 __all__ = [
     "COLUMN_WIDTH",
@@ -19,7 +22,9 @@ __all__ = [
     "Look",
     "context",
     "entropy_histograms",
+    "feature_importance",
     "forest",
+    "gradient_variance",
     "interval_coverage",
     "looks",
     "loss_curves",
@@ -28,4 +33,6 @@ __all__ = [
     "reliability",
     "save",
     "severity_curves",
+    "signal_to_noise",
+    "weight_histograms",
 ]

@@ -16,8 +16,14 @@ __all__ = ["loss_curves"]
 
 
 @style.styled
-def loss_curves(losses: Mapping[str, ArrayLike], *, smooth: int | None = None, ax: Axes | None = None) -> Axes:
-    """Draw the negative ELBO against the step: a running median over the raw noise.
+def loss_curves(
+    losses: Mapping[str, ArrayLike],
+    *,
+    quantity: str = "negative ELBO",
+    smooth: int | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw losses, such as negative ELBOs, against the step: a running median over the raw noise.
 
     The axis is cut so that the last half of every run is readable: a loss falls by orders of magnitude at the
     start, which leaves the axis at the top, and the question is whether it is flat at the end. Each curve is
@@ -25,7 +31,8 @@ def loss_curves(losses: Mapping[str, ArrayLike], *, smooth: int | None = None, a
     the curve, and a run whose last value is not finite is labelled "diverged".
 
     Args:
-        losses: for each label the negative ELBO (step,) in nats.
+        losses: for each label the loss (step,) in nats.
+        quantity: what the losses are, for the axis.
         smooth: the window of the running median in steps; a hundredth of the run when None, and 1 for none.
         ax: where to draw; a figure one column wide is made when None.
 
@@ -59,7 +66,7 @@ def loss_curves(losses: Mapping[str, ArrayLike], *, smooth: int | None = None, a
         late.append(loss[len(loss) // 2 :])
         ends.append((label, look.color, median[-1] if np.isfinite(losses[label][-1]) else np.nan))
 
-    ax.set(xlabel="step", ylabel="negative ELBO (nats)", ylim=_readable_limits(late))
+    ax.set(xlabel="step", ylabel=f"{quantity} (nats)", ylim=_readable_limits(late))
     longest = max(len(loss) for loss in losses.values())
     ax.set_xlim(0, longest)
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))

@@ -1,0 +1,296 @@
+"""`hmcvi reproduce`: run published results anew, and say of each whether it was reached."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import platform
+import time
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from hmcvi import plots
+from hmcvi.inference import FitError
+from hmcvi.inference.scores import Score
+
+from .options import UsageError, check_name
+from .run_folder import made_with
+from .target_runs import RUNS, Measures
+
+__all__ = ["Claim", "Outcome", "Target", "judge", "list_targets", "read_targets", "reproduce", "where"]
+
+TARGETS = Path(__file__).with_name("targets.toml")
+
+WIDTH = 110
+"""Columns of text that the table fits in."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a target wants of one measure.
+
+    Attributes:
+        measure: name of what the run returns.
+        published: the source's value, where it has one.
+        at_most: the measure's upper bound.
+        at_least: its lower bound.
+        below: name of a measure that it stays below, whatever both are.
+        quick: whether a subset of the data confirms it too.
+    """
+
+    measure: str
+    published: float | None = None
+    at_most: float | None = None
+    at_least: float | None = None
+    below: str | None = None
+    quick: bool = False
+
+    def __post_init__(self) -> None:
+        if sum(bound is not None for bound in (self.at_most, self.at_least, self.below)) != 1:
+            raise ValueError(f"claim on {self.measure!r}: give one of at_most, at_least and below")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A published result: where it is from, what runs it, with which settings, and what is wanted of it."""
+
+    name: str
+    title: str
+    source: str
+    run: str
+    note: str
+    full: Mapping[str, Any]
+    quick: Mapping[str, Any]
+    claims: tuple[Claim, ...]
+
+    def asked(self, *, quick: bool) -> list[Claim]:
+        """Return the claims that a run of this form can confirm."""
+        return [claim for claim in self.claims if claim.quick or not quick]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One claim, measured: the value with its standard error, what was wanted, and whether it was met."""
+
+    claim: Claim
+    value: float
+    standard_error: float
+    wanted: str
+    passed: bool
+
+
+def read_targets(path: Path = TARGETS) -> dict[str, Target]:
+    """Return the targets of a file by name, in its order.
+
+    Raises:
+        ValueError: the file is malformed, or names a run that there is none of.
+    """
+    targets = {}
+    for name, entry in tomllib.loads(path.read_text()).items():
+        try:
+            claims = tuple(Claim(**claim) for claim in entry.pop("claims"))
+            targets[name] = Target(name=name, claims=claims, **entry)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path.name}, target {name}: {error}") from error
+        if targets[name].run not in RUNS:
+            raise ValueError(f"{path.name}, target {name}: no run {targets[name].run!r}, only {', '.join(RUNS)}")
+    return targets
+
+
+def judge(claim: Claim, measures: Mapping[str, Score]) -> Outcome:
+    """Hold a claim against measures."""
+    value, error = measures[claim.measure]
+    if claim.at_most is not None:
+        return Outcome(claim, value, error, f"at most {claim.at_most:g}", value <= claim.at_most)
+    if claim.at_least is not None:
+        return Outcome(claim, value, error, f"at least {claim.at_least:g}", value >= claim.at_least)
+    assert claim.below is not None
+    bound = measures[claim.below].value
+    return Outcome(claim, value, error, f"below {bound:.3g}: {claim.below}", value < bound)
+
+
+def reproduce(
+    names: Sequence[str],
+    *,
+    quick: bool = False,
+    seeds: Sequence[int] = (0,),
+    out: Path = Path("runs/reproduce"),
+    data_dir: str | None = None,
+    console: Console | None = None,
+) -> bool:
+    """Run targets, print measured against published, write FOLDER/TARGET.json for each, and return whether all passed.
+
+    With several seeds, each a fit (and, for the digits, a split) of its own, the value is their mean and its error
+    that between them.
+
+    Arguments:
+        names: targets; none means all.
+        quick: whether to run on subsets, and to judge the orderings only.
+        seeds: random seeds.
+        out: folder of the results.
+        data_dir: the TFDS folder; None takes `$TFDS_DATA_DIR`.
+        console: where to print; standard output by default.
+
+    Raises:
+        UsageError: a target is unknown, or the folder cannot be written.
+        DataError: a data set is not prepared.
+        FitError: a fit did not stay finite.
+    """
+    targets = read_targets()
+    for name in names:
+        check_name("target", name, targets)
+    chosen = [targets[name] for name in names or targets]
+    if len(set(seeds)) != len(seeds):
+        raise UsageError("a seed was given twice: give each once")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{out} cannot be written ({error.strerror}): give another --out folder") from error
+    console = Console(width=WIDTH, highlight=False, markup=False, emoji=False) if console is None else console
+    console.print(f"On {where()}{', quick: subsets of the data, orderings only' if quick else ''}.")
+    passed = True
+    for target in chosen:
+        started = time.perf_counter()
+        settings = target.quick if quick else target.full
+        console.print(f"\n{target.name}: {target.title}", style="bold")
+        console.print(f"Source: {target.source}.")
+        if target.note:
+            console.print(target.note)
+        by_seed = []
+        for seed in seeds:
+            try:
+                by_seed.append(RUNS[target.run](seed, data_dir, **settings))
+            except FitError as error:
+                raise FitError(f"{target.name}, seed {seed}: {error}", error.fit) from error
+        seconds = time.perf_counter() - started
+        measures = _over_seeds(by_seed)
+        outcomes = [judge(claim, measures) for claim in target.asked(quick=quick)]
+        passed &= all(outcome.passed for outcome in outcomes)
+        _write(out, target, settings, seeds, by_seed, outcomes, seconds, quick=quick)
+        if target.run == "flipout_variance":
+            figure = plots.gradient_variance(_curves(measures, settings["batch_sizes"]))
+            plots.save(figure, out / target.name)
+        console.print(_table(outcomes))
+        count = f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"
+        console.print(f"{count}, {seconds:.0f} s; all measures: {out / target.name}.json", style="dim")
+    return passed
+
+
+def list_targets(console: Console | None = None) -> None:
+    """Print the targets with their titles and sources."""
+    console = Console(width=WIDTH, highlight=False, markup=False, emoji=False) if console is None else console
+    for target in read_targets().values():
+        console.print(f"{target.name}: {target.title}", style="bold")
+        console.print(f"  {target.source}")
+
+
+def _over_seeds(by_seed: Sequence[Measures]) -> Measures:
+    """Return each measure's mean over seeds, with the error between them; of one seed, its own."""
+    if len(by_seed) == 1:
+        return by_seed[0]
+    measures = {}
+    for name in by_seed[0]:
+        values = np.array([one[name].value for one in by_seed])
+        measures[name] = Score(float(values.mean()), float(values.std(ddof=1) / math.sqrt(len(values))))
+    return measures
+
+
+def _table(outcomes: Sequence[Outcome]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
+    table.add_column("measure", overflow="fold", min_width=36)
+    table.add_column("published", justify="right")
+    table.add_column("wanted", overflow="fold")
+    table.add_column("measured", justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for outcome in outcomes:
+        published = "–" if outcome.claim.published is None else f"{outcome.claim.published:g}"
+        error = "" if math.isnan(outcome.standard_error) else f" ±{outcome.standard_error:.2g}"
+        verdict = "pass" if outcome.passed else "FAIL"
+        table.add_row(outcome.claim.measure, published, outcome.wanted, f"{outcome.value:.4g}{error}", verdict)
+    return table
+
+
+def _write(
+    out: Path,
+    target: Target,
+    settings: Mapping[str, Any],
+    seeds: Sequence[int],
+    by_seed: Sequence[Measures],
+    outcomes: Sequence[Outcome],
+    seconds: float,
+    *,
+    quick: bool,
+) -> None:
+    record = {
+        "target": target.name,
+        "source": target.source,
+        "quick": quick,
+        "settings": dict(settings),
+        "passed": all(outcome.passed for outcome in outcomes),
+        "claims": [
+            {
+                **{key: value for key, value in dataclasses.asdict(outcome.claim).items() if value is not None},
+                "measured": outcome.value,
+                "standard_error": _number(outcome.standard_error),
+                "passed": outcome.passed,
+            }
+            for outcome in outcomes
+        ],
+        "measures": {
+            str(seed): {name: [value, _number(error)] for name, (value, error) in measures.items()}
+            for seed, measures in zip(seeds, by_seed, strict=True)
+        },
+        "where": where(),
+        "seconds": seconds,
+        "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        **made_with(),
+    }
+    partial = out / f".{target.name}.json.partial"
+    partial.write_text(json.dumps(record, indent=2) + "\n")
+    partial.replace(out / f"{target.name}.json")
+
+
+def _number(value: float) -> float | None:
+    """JSON knows no NaN."""
+    return None if math.isnan(value) else value
+
+
+def _curves(measures: Measures, batch_sizes: Sequence[int]) -> dict[str, dict[str, np.ndarray]]:
+    """Return arrays by estimator for the figure, from measures named "variance at batch B, ESTIMATOR"."""
+    curves = {}
+    for estimator in dict.fromkeys(name.rpartition(", ")[2] for name in measures):
+        scored = [measures[f"variance at batch {size}, {estimator}"] for size in batch_sizes]
+        curves[estimator] = {
+            "batch_size": np.array(batch_sizes),
+            "value": np.array([score.value for score in scored]),
+            "standard_error": np.array([score.standard_error for score in scored]),
+        }
+    return curves
+
+
+def where() -> str:
+    """Return what this runs on: the processor and how many of its cores, or the accelerator."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    device = jax.devices()[0]
+    processor = _processor() if device.platform == "cpu" else device.device_kind
+    return f"{cores} cores of {processor}" if device.platform == "cpu" else f"{processor} ({device.platform})"
+
+
+def _processor() -> str:
+    """Return the processor's name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

@@ -1,0 +1,204 @@
+"""Training steps per second, side by side in one run: `python -m hmcvi.benchmarks.speed`.
+
+Every contestant trains the same architecture at batch size 128 on the same number of rows, in rounds that take turns,
+so that a machine that slows down slows all of them. Compile time is told apart and counts for none. The ratios are
+what carries over to another machine; no test reads them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import importlib.util
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+from jax import lax
+from numpyro.infer import SVI as NumPyroSVI
+from numpyro.infer import TraceMeanField_ELBO
+from numpyro.infer.autoguide import AutoNormal
+from rich.console import Console
+from rich.table import Table
+
+from hmcvi.inference import SVI, BayesByBackprop, fit
+from hmcvi.models import cnn, mlp
+
+from .reproduce import where
+
+__all__ = ["Contestant", "main"]
+
+PEER = Path(__file__).with_name("peer_bayesian_torch.py")
+
+BATCH_SIZE, ROWS, LEARNING_RATE = 128, 12_800, 0.001
+
+MODELS: dict[str, tuple[Callable[..., Any], tuple[int, ...]]] = {
+    "mlp": (functools.partial(mlp, widths=(400, 400), activation="relu"), (784,)),
+    "cnn": (functools.partial(cnn, channels=(32, 64), kernel_size=5, widths=(128,)), (28, 28, 1)),
+}
+"""784-400-400-10, and a LeNet-like CNN of 32 and 64 channels; the shape of an input each."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """Someone who trains: `run(steps)` returns the seconds that so many steps took."""
+
+    name: str
+    run: Callable[[int], float]
+    compile_seconds: float
+
+
+def ours(method: Any, model: Callable[..., Any], x: np.ndarray, y: np.ndarray) -> Contestant:
+    """Return a method of hmcvi; each round is a fit of its own, of which the compiled loop counts."""
+    compile_seconds = []
+
+    def run(steps: int) -> float:
+        result = fit(jax.random.key(0), model, x, y, dataclasses.replace(method, num_steps=steps), progress=False)
+        compile_seconds.append(result.compile_seconds)
+        return result.run_seconds
+
+    run(10)
+    return Contestant(f"hmcvi {method.name}", run, compile_seconds[0])
+
+
+def raw_svi(model: Callable[..., Any], x: np.ndarray, y: np.ndarray) -> Contestant:
+    """Return NumPyro's own SVI with AutoNormal, its updates over minibatches in one scan an epoch: the fair setting."""
+    x_device, y_device = jnp.asarray(x), jnp.asarray(y)
+    batch_model = functools.partial(model, num_rows=len(x))
+    svi = NumPyroSVI(batch_model, AutoNormal(batch_model), numpyro.optim.Adam(LEARNING_RATE), TraceMeanField_ELBO())
+    per_epoch = len(x) // BATCH_SIZE
+
+    @jax.jit
+    def epoch(state: Any, key: jax.Array, x: jax.Array, y: jax.Array) -> Any:
+        order = jax.random.permutation(key, len(x))[: per_epoch * BATCH_SIZE].reshape(per_epoch, BATCH_SIZE)
+        return lax.scan(lambda state, rows: svi.update(state, x[rows], y[rows]), state, order)
+
+    started = time.perf_counter()
+    state = svi.init(jax.random.key(0), x_device[:BATCH_SIZE], y_device[:BATCH_SIZE])
+    jax.block_until_ready(epoch(state, jax.random.key(1), x_device, y_device))
+    compile_seconds = time.perf_counter() - started
+
+    def run(steps: int) -> float:
+        current, started = state, time.perf_counter()
+        for i in range(-(-steps // per_epoch)):
+            current, losses = epoch(current, jax.random.key(i), x_device, y_device)
+        jax.block_until_ready(losses)
+        return (time.perf_counter() - started) * steps / (-(-steps // per_epoch) * per_epoch)
+
+    return Contestant("numpyro svi", run, compile_seconds)
+
+
+class Peer:
+    """bayesian-torch in a process of its own."""
+
+    def __init__(self, python: str):
+        self._process = subprocess.Popen(
+            [python, str(PEER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+        self.about = json.loads(self._answer())
+
+    def contestant(self, case: str) -> Contestant:
+        """Return its training of a case."""
+
+        def run(steps: int) -> float:
+            assert self._process.stdin is not None
+            self._process.stdin.write(f"{case} {steps}\n")
+            return float(self._answer())
+
+        return Contestant("bayesian-torch", run, 0.0)
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit("speed: bayesian-torch ended early; see its message above")
+        return line
+
+
+def measure(contestants: Sequence[Contestant], steps: int, rounds: int) -> dict[str, np.ndarray]:
+    """Return steps per second (round,) by contestant; in each round all take turns."""
+    rates: dict[str, list[float]] = {contestant.name: [] for contestant in contestants}
+    for _ in range(rounds):
+        for contestant in contestants:
+            rates[contestant.name].append(steps / contestant.run(steps))
+    return {name: np.array(values) for name, values in rates.items()}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print the table and return 0."""
+    parser = argparse.ArgumentParser(prog="python -m hmcvi.benchmarks.speed", description=__doc__)
+    parser.add_argument("--steps", type=int, default=200, help="steps a round. Default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds. Default: %(default)s")
+    parser.add_argument("--quick", action="store_true", help="20 steps, 2 rounds: to see that it works")
+    parser.add_argument(
+        "--torch-python",
+        metavar="PYTHON",
+        help="an interpreter that has bayesian-torch. Default: this one, where it has (pip install 'hmcvi[peers]')",
+    )
+    options = parser.parse_args(arguments)
+    steps, rounds = (20, 2) if options.quick else (options.steps, options.rounds)
+    if min(steps, rounds) < 1:
+        parser.error("give at least one step and one round")
+    python = options.torch_python
+    if python is None and importlib.util.find_spec("bayesian_torch") is not None:
+        python = sys.executable
+    try:
+        peer = None if python is None else Peer(python)
+    except OSError as error:
+        parser.error(f"--torch-python {python} cannot be run ({error.strerror})")
+    console = Console(width=100, highlight=False, markup=False, emoji=False)
+    beside = "bayesian-torch is not here (pip install 'hmcvi[peers]', or --torch-python)"
+    if peer is not None:
+        beside = f"torch {peer.about['version']} with {peer.about['threads']} threads"
+    console.print(f"On {where()}; jax {jax.__version__}, numpyro {numpyro.__version__}, {beside}.")
+    random = np.random.default_rng(0)
+    for case, (model, shape) in MODELS.items():
+        x = random.uniform(size=(ROWS, *shape)).astype(np.float32)
+        y = random.integers(10, size=ROWS)
+        shared: dict[str, Any] = {"batch_size": BATCH_SIZE, "num_draws": 1, "learning_rate": LEARNING_RATE}
+        methods = [BayesByBackprop(estimator, **shared) for estimator in ("flipout", "local", "shared")]
+        contestants = [ours(method, model, x, y) for method in (*methods, SVI(**shared))]
+        contestants.append(raw_svi(model, x, y))
+        if peer is not None:
+            contestants.append(peer.contestant(case))
+        rates = measure(contestants, steps, rounds)
+        console.print(_table(case, contestants, rates))
+    if peer is not None:
+        peer.close()
+    return 0
+
+
+def _table(case: str, contestants: Sequence[Contestant], rates: dict[str, np.ndarray]) -> Table:
+    """Return steps per second, and ratios to the two others: medians over rounds, from the lowest to the highest."""
+    others = [name for name in ("numpyro svi", "bayesian-torch") if name in rates]
+    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold", title=case, title_justify="left")
+    for column in (f"{case}, batch {BATCH_SIZE}", "steps/s", *(f"× {name}" for name in others), "compile, s"):
+        table.add_column(column, justify="left" if column.startswith(case) else "right", no_wrap=True)
+    table.title = None
+    for contestant in contestants:
+        own = rates[contestant.name]
+        ratios = [_spread(own / rates[name]) for name in others]
+        table.add_row(contestant.name, _spread(own), *ratios, f"{contestant.compile_seconds:.0f}")
+    return table
+
+
+def _spread(values: np.ndarray) -> str:
+    return f"{np.median(values):.3g} ({values.min():.3g}–{values.max():.3g})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""Point estimates: maximum a posteriori, and deep ensembles of it, the baselines that every reader asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro import handlers
+from numpyro.distributions import biject_to
+from numpyro.infer.util import log_density
+
+from .base import Fit, Model, latent_sites, minibatches
+from .optimise import Descent, Training
+from .progress import Progress
+from .start import starting_point
+
+__all__ = ["MAP", "Ensemble"]
+
+
+@dataclass(frozen=True)
+class MAP(Training):
+    """Maximum a posteriori: the weights that maximise log p(y | x, w) + log p(w), as one draw.
+
+    The density is that of the sites in their own space, as NumPyro's AutoDelta takes it: no Jacobian enters.
+    Initialisation, minibatches, optimiser and stopping rule are those of `BayesByBackprop`. A hierarchical prior has
+    no such maximum (the density grows without bound as a scale and its weights shrink together).
+
+    Arguments:
+        others: those of `Training`: num_steps, batch_size, learning_rate, schedule, optimizer, clip_norm, start.
+    """
+
+    @property
+    def name(self) -> str:
+        """Short name for tables and figures."""
+        return "map"
+
+    @property
+    def loss_name(self) -> str:
+        """What the loss trace holds."""
+        return "negative log joint"
+
+    def fit(self, key: jax.Array, model: Model, x: jax.Array, y: jax.Array, progress: Progress) -> Fit:
+        """Climb to the maximum; see `hmcvi.inference.fit`."""
+        return _fit_points(self, key, [key], model, x, y, progress)
+
+
+@dataclass(frozen=True)
+class Ensemble(Training):
+    """Deep ensemble: `size` MAP fits from starts, minibatch orders and noise of their own, each one draw.
+
+    Arguments:
+        size: members.
+        others: those of `Training`, for every member.
+
+    Source: Lakshminarayanan, Pritzel & Blundell (2017), Simple and Scalable Predictive Uncertainty Estimation using
+    Deep Ensembles; without its adversarial training.
+    """
+
+    size: int = 5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.size < 2:
+            raise ValueError(f"Ensemble got size={self.size}: give at least 2, or use MAP()")
+
+    @property
+    def name(self) -> str:
+        """Short name for tables and figures."""
+        return "ensemble"
+
+    @property
+    def loss_name(self) -> str:
+        """What the loss trace holds."""
+        return "negative log joint"
+
+    def fit(self, key: jax.Array, model: Model, x: jax.Array, y: jax.Array, progress: Progress) -> Fit:
+        """Fit every member; see `hmcvi.inference.fit`."""
+        return _fit_points(self, key, list(jax.random.split(key, self.size)), model, x, y, progress)
+
+
+def _fit_points(
+    method: MAP | Ensemble,
+    key: jax.Array,
+    member_keys: list[jax.Array],
+    model: Model,
+    x: jax.Array,
+    y: jax.Array,
+    progress: Progress,
+) -> Fit:
+    """Fit a point from each member's key by one compiled program; the points are the draws of one chain."""
+    sites, _ = latent_sites(model, x, y)
+    transforms = {name: biject_to(site.support) for name, site in sites.items()}
+    batch_model, _ = minibatches(model, x, y, method.batch_size)
+
+    def objective(params: Any, key: jax.Array, x: jax.Array, y: jax.Array, in_epoch: jax.Array) -> Any:
+        values = {name: transforms[name](value) for name, value in params.items()}
+        loss = -log_density(handlers.seed(batch_model, key), (x, y), {}, values)[0]
+        return loss, loss
+
+    descent: Descent | None = None
+    results, costs = [], []
+    for member_key in member_keys:
+        key_init, key_steps, *_ = jax.random.split(member_key, 4)  # as Bayes-by-Backprop does: the same start
+        begin = starting_point(key_init, method, model, x, y, progress)
+        if descent is None:
+            descent = Descent(objective, begin.values, x, y, batch_size=begin.batch_size, training=method)
+        results.append(descent.run(key_steps, begin.values, progress))
+        costs.append(begin.cost(results[-1], 1))
+        if results[-1].failure:
+            break
+    points = [{name: transforms[name](result.params[name]) for name in sites} for result in results]
+    return Fit(
+        model=model,
+        method=method,
+        x=x,
+        y=y,
+        key=key,
+        draws={name: jnp.stack([point[name] for point in points])[None] for name in sites},
+        location=dict(results[0].params) if len(member_keys) == 1 else None,
+        losses=_mean_losses([result.losses for result in results]),
+        finished=all(result.finished for result in results),
+        failure=results[-1].failure,
+        num_gradients=sum(cost["num_gradients"] for cost in costs),
+        rows_per_gradient=costs[0]["rows_per_gradient"],
+        run_seconds=sum(cost["run_seconds"] for cost in costs),
+    )
+
+
+def _mean_losses(losses: list[np.ndarray]) -> np.ndarray:
+    """Return the mean loss of the members at each step (step,); members that have ended are left out of it."""
+    table = np.full((len(losses), max(map(len, losses))), np.nan)
+    for row, member in zip(table, losses, strict=True):
+        row[: len(member)] = member
+    return np.nanmean(table, axis=0)

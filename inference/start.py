@@ -1,0 +1,121 @@
+"""Where an optimisation begins: means of every site, in the unconstrained space."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro
+from numpyro.infer import init_to_sample
+from numpyro.infer.util import initialize_model
+
+from .base import Fit, Model, as_floats, latent_sites, minibatches
+from .optimise import FanIn, Optimised, Training
+from .progress import Progress
+
+__all__ = ["Beginning", "initial_values", "starting_point"]
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What an optimisation begins with.
+
+    Attributes:
+        model: the model as minibatches call it.
+        batch_size: rows in a minibatch.
+        values: means by site, in the unconstrained space.
+        made: the fit whose means they are, where it was made for this.
+    """
+
+    model: Model
+    batch_size: int
+    values: dict[str, jax.Array]
+    made: Fit | None
+
+    def cost(self, result: Optimised, gradients_per_step: int) -> dict[str, Any]:
+        """Return `num_gradients`, `rows_per_gradient` and `run_seconds` of a `Fit`, a fit made for the start included.
+
+        Its gradients are counted in those of this method's minibatches, so that `Fit.num_passes` stays right.
+        """
+        gradients, seconds = len(result.losses) * gradients_per_step, result.run_seconds
+        if self.made is not None:
+            gradients += round(self.made.num_gradients * self.made.rows_per_gradient / self.batch_size)
+            seconds += self.made.run_seconds
+        return {"num_gradients": gradients, "rows_per_gradient": self.batch_size, "run_seconds": seconds}
+
+
+def starting_point(
+    key: jax.Array,
+    training: Training,
+    model: Model,
+    x: jax.Array,
+    y: jax.Array,
+    progress: Progress,
+) -> Beginning:
+    """Return where `training.start` says to begin.
+
+    Arguments:
+        key: random key.
+        training: the hyperparameters.
+        model: the model as the user gave it.
+        x: inputs (row, feature...).
+        y: targets (row,).
+        progress: told about a fit that is made first.
+
+    Raises:
+        ValueError: a fit to start from has no means, or sites of other names or shapes.
+    """
+    batch_model, batch_size = minibatches(model, x, y, training.batch_size)
+    x_batch, y_batch = x[:batch_size], y[:batch_size]
+    values, start, made = initial_values(key, batch_model, x_batch, y_batch), training.start, None
+    if isinstance(start, FanIn):
+        _, layers = latent_sites(batch_model, x_batch, y_batch)
+        values = _as_networks_start(key, values, layers, start.gain)
+    elif start is not None:
+        if not isinstance(start, Fit):
+            start = made = start.fit(key, model, x, y, progress)
+        values = _means(start, values)
+    return Beginning(batch_model, batch_size, values, made)
+
+
+def _means(start: Fit, values: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    if start.location is None:
+        raise ValueError(
+            f"a fit by {start.method.name} leaves no means to start from: give MAP(...), BayesByBackprop(...) or "
+            "SVI(...) with its own guide"
+        )
+    wanted, found = ({name: jnp.shape(v) for name, v in part.items()} for part in (values, start.location))
+    if found != wanted:
+        raise ValueError(f"the fit to start from has sites {found} and the model has {wanted}: fit the same model")
+    return {name: jnp.asarray(start.location[name]) for name in values}
+
+
+def initial_values(key: jax.Array, model: Model, x: jax.Array, y: jax.Array) -> dict[str, jax.Array]:
+    """Return one draw of each latent site from its prior, in the unconstrained space, with a finite log joint.
+
+    The variational methods all start their means here unless told otherwise: with fan-in scaled priors this is the
+    usual random initialisation of a network, where NumPyro's default (uniform on (−2, 2) for every weight)
+    saturates it.
+    """
+    with numpyro.validation_enabled(False):
+        arguments = (as_floats(x), y)
+        parameters = initialize_model(key, model, init_strategy=init_to_sample, model_args=arguments).param_info
+    return dict(parameters.z)
+
+
+def _as_networks_start(
+    key: jax.Array, values: Mapping[str, jax.Array], layers: Iterable[str], gain: float
+) -> dict[str, jax.Array]:
+    """Replace the weights of layers by Normal(0, 2 gain²/fan-in), and their biases by 0."""
+    replaced = dict(values)
+    for i, name in enumerate(layers):
+        kernel = values[f"{name}.kernel"]
+        scale = gain * math.sqrt(2 * kernel.shape[-1] / kernel.size)
+        replaced[f"{name}.kernel"] = scale * jax.random.normal(jax.random.fold_in(key, i), kernel.shape, kernel.dtype)
+        if f"{name}.bias" in values:
+            replaced[f"{name}.bias"] = jnp.zeros_like(values[f"{name}.bias"])
+    return replaced
