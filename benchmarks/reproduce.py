@@ -283,7 +283,7 @@ def where() -> str:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     device = jax.devices()[0]
     processor = _processor() if device.platform == "cpu" else device.device_kind
-    return f"{cores} cores of {processor}" if device.platform == "cpu" else f"{processor} ({device.platform})"
+    return f"{cores} core{'s' if cores != 1 else ''} of {processor}" if device.platform == "cpu" else f"{processor} ({device.platform})"
 
 
 def _processor() -> str:

@@ -186,11 +186,17 @@ def _mnist_fit(seed: int, data_dir: str | None, epochs: int, rows: int | None, p
 
 
 def _flipout(seed: int, model: Callable[..., Any], data: Dataset, *, map_epochs: int, epochs: int) -> Fit:
-    """Fit by Flipout from the means of a MAP fit, both by Adam with a cosine decay from 0.001."""
+    """Fit by Flipout from the means of a MAP fit, both by Adam with a cosine decay.
+
+    The learning rate decides how far standard deviations get within the budget: on 5,000 validation rows of CIFAR-10,
+    after 6 + 12 epochs, 0.001 left predictions underconfident (ECE 0.084, accuracy 0.749, NLL 0.761).
+    """
     steps = len(data.x_train) // BATCH_SIZE
-    shared: dict[str, Any] = {"batch_size": BATCH_SIZE, "learning_rate": 0.001, "schedule": "cosine"}
-    start = MAP(num_steps=map_epochs * steps, start=FanIn(), **shared)
-    method = BayesByBackprop(num_steps=epochs * steps, num_draws=100, init_scale=0.02, start=start, **shared)
+    shared: dict[str, Any] = {"batch_size": BATCH_SIZE, "schedule": "cosine"}
+    start = MAP(num_steps=map_epochs * steps, learning_rate=0.001, start=FanIn(), **shared)
+    method = BayesByBackprop(
+        num_steps=epochs * steps, num_draws=100, learning_rate=0.0005, init_scale=0.02, start=start, **shared
+    )
     return fit(jax.random.key(seed), model, data.x_train, data.y_train, method)
 
 

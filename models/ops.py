@@ -2,8 +2,8 @@
 
 XLA's CPU gradient of a convolution with respect to its kernel leaves the fast path inside `lax.scan` and
 `lax.while_loop`, so inside NUTS and inside a scanned epoch, and can be 200 times slower there. `Conv` therefore
-carries its own gradient on a CPU: one matrix product over shifted inputs for each kernel position, and a plain
-forward convolution with the flipped kernel. On an accelerator it is `jax.lax`'s own.
+carries its own gradient on a CPU: plain forward convolutions, of the inputs with the cotangent and of the cotangent
+with the flipped kernel. On an accelerator it is `jax.lax`'s own.
 """
 
 from __future__ import annotations
@@ -128,8 +128,17 @@ def _backward(
 
 
 def _kernel_gradient(window: Window, x: jax.Array, kernel: jax.Array, cotangent: jax.Array) -> jax.Array:
-    """dL/dK[i, j] = Σ over rows and positions of x[row, position·stride + (i, j)]ᵀ · cotangent[row, position]."""
-    (step_y, step_x), pads = window
+    """dL/dK[i, j] = Σ over rows and positions of x[row, position·stride + (i, j)]ᵀ · cotangent[row, position].
+
+    At stride 1 that is a forward convolution of x with the cotangent, rows in the place of channels and channels in
+    that of rows: spelt out by transposing, it stays on the fast path that XLA's own gradient leaves, and takes half
+    of the time of the matrix products below for 5×5 kernels, and the same for 3×3.
+    """
+    strides, pads = window
+    if strides == (1, 1):
+        channels_first, by_row = x.transpose(3, 1, 2, 0), cotangent.transpose(1, 2, 0, 3)
+        return _convolve(window, channels_first, by_row).transpose(1, 2, 0, 3)
+    step_y, step_x = strides
     padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
     _, out_height, out_width, out_channels = cotangent.shape
     flat_cotangent = cotangent.reshape(-1, out_channels)
