@@ -88,7 +88,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _fail(error, status=1)
     except KeyboardInterrupt:
-        print("hmcvi: interrupted; the same command continues from the last finished fit", file=sys.stderr)
+        kept = {
+            "compare": "; the same command continues from the last finished fit",
+            "reproduce": "; the targets before this one are finished, and their results are saved",
+        }
+        print(f"hmcvi: interrupted{kept.get(options.command, '')}", file=sys.stderr)
         return 130
 
 
