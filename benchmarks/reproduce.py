@@ -280,10 +280,11 @@ def _curves(measures: Measures, batch_sizes: Sequence[int]) -> dict[str, dict[st
 
 def where() -> str:
     """Return what this runs on: the processor and how many of its cores, or the accelerator."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     device = jax.devices()[0]
-    processor = _processor() if device.platform == "cpu" else device.device_kind
-    return f"{cores} core{'s' if cores != 1 else ''} of {processor}" if device.platform == "cpu" else f"{processor} ({device.platform})"
+    if device.platform != "cpu":
+        return f"{device.device_kind} ({device.platform})"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cores} core{'s' if cores != 1 else ''} of {_processor()}"
 
 
 def _processor() -> str:

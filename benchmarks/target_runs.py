@@ -64,7 +64,7 @@ def mnist_mlp(seed: int, data_dir: str | None, *, epochs: int, rows: int | None 
     measures: Measures = {}
     for prior in MNIST_PRIORS:
         result, data = _mnist_fit(seed, data_dir, epochs, rows, prior)
-        for name, score in _class_measures(result, data).items():
+        for name, score in _class_measures(result, data, _probs(result, data.x_test)).items():
             measures[f"{name}, {prior} prior"] = score
     return measures
 
@@ -95,8 +95,9 @@ def lenet(
     loaded = datasets.load(data, seed=seed, rows=rows, test_rows=test_rows, image=True, data_dir=data_dir)
     model = functools.partial(cnn, channels=(6, 16, 120), kernel_size=5, pool=(2, 2, 1), widths=(84,), num_classes=10)
     result = _flipout(seed, model, loaded, map_epochs=map_epochs, epochs=epochs)
-    measures = _class_measures(result, loaded)
-    measures["ece (10 bins)"] = scores.ece(_probs(result, loaded.x_test), loaded.y_test, num_bins=10)
+    probs = _probs(result, loaded.x_test)
+    measures = _class_measures(result, loaded, probs)
+    measures["ece (10 bins)"] = scores.ece(probs, loaded.y_test, num_bins=10)
     return measures
 
 
@@ -113,8 +114,9 @@ def cifar10_cnn(
     data = datasets.load("cifar10", seed=seed, rows=rows, test_rows=test_rows, image=True, data_dir=data_dir)
     model = functools.partial(cnn, channels=(32, 64, 128), widths=(128,), num_classes=10)
     result = _flipout(seed, model, data, map_epochs=map_epochs, epochs=epochs)
-    measures = _class_measures(result, data)
-    inside = scores.entropy(_probs(result, data.x_test))
+    probs = _probs(result, data.x_test)
+    measures = _class_measures(result, data, probs)
+    inside = scores.entropy(probs)
     measures["mean entropy, test images (nats)"] = scores.mean(inside)
     for name in ("mnist", "permutation"):
         outside = scores.entropy(_probs(result, ood.make(name, data, seed=seed, data_dir=data_dir).x))
@@ -200,8 +202,9 @@ def _flipout(seed: int, model: Callable[..., Any], data: Dataset, *, map_epochs:
     return fit(jax.random.key(seed), model, data.x_train, data.y_train, method)
 
 
-def _class_measures(result: Fit, data: Dataset) -> Measures:
-    probs, y = _probs(result, data.x_test), data.y_test
+def _class_measures(result: Fit, data: Dataset, probs: np.ndarray) -> Measures:
+    """Score predictions of the test rows, and for comparison those of the posterior mean and of single draws."""
+    y = data.y_test
     mean = _probs(result, data.x_test, deterministic=True)
     few = dataclasses.replace(result, draws={site: draws[:, :SINGLE_DRAWS] for site, draws in result.draws.items()})
     single = predict_draws(few, data.x_test)[0]  # (draw, row, class)
