@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ import pandas as pd
 from rich.console import Console
 
 from hmcvi.inference import Fit, FitError, fit
-from hmcvi.inference.export import require_writer
+from hmcvi.inference.export import describe_method, require_writer
 
 from .datasets import Dataset
 from .evaluate import REFERENCE, Evaluation, Row, distance_rows, evaluate, paired_rows
@@ -92,7 +93,10 @@ def compare(experiment: Experiment, out: Path | None = None, *, quiet: bool = Fa
     folder.write_json("summary.json", summary)
     hashes = {seed: data.data_hash for seed, (data, _) in loaded.items()}
     made = {
-        name: {"settings": repr(experiment.method(name)), "chain_method": records[name][0]["chain_method"]}
+        name: {
+            "settings": json.loads(describe_method(experiment.method(name))),
+            "chain_method": records[name][0]["chain_method"],
+        }
         for name in experiment.asked
     }
     folder.write_manifest(experiment, hashes, made)
@@ -161,6 +165,11 @@ def _record(result: Fit, evaluation: Evaluation) -> dict[str, Any]:
     tempered = ""
     if record["temperature"] != 1:
         tempered = f"; tempered: its KL is multiplied by {record['temperature']:g}, so it is not the model's posterior"
+    if result.finished is None:
+        return record | {
+            "verdict": "schedule ended",
+            "reason": f"the learning rate fell to its end over {steps}, where any loss is flat{tempered}",
+        }
     if result.finished:
         return record | {"verdict": "finished", "reason": f"the loss reached its plateau within {steps}{tempered}"}
     return record | {

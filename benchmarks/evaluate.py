@@ -12,7 +12,7 @@ import numpy as np
 
 from hmcvi.inference import ClassPredictive, Fit, NormalPredictive, predict, scores
 from hmcvi.inference.diagnostics import Convergence, convergence
-from hmcvi.inference.predict import MAX_BYTES, NUM_BATCHES, Predictive
+from hmcvi.inference.predict import MAX_BYTES, NUM_BATCHES, Predictive, at_posterior_mean
 
 from .cost import prediction_operations
 from .datasets import Dataset
@@ -89,7 +89,7 @@ def evaluate(fit: Fit, data: Dataset, foreign: list[OODSet]) -> Evaluation:
     inside = _scores(test, data, data.y_test)
     rows = inside.rows(data.scored_on)
     if fit.location is not None and fit.num_draws > 1:
-        mean = _scores(predict(fit, data.x_test, deterministic=True), data, data.y_test)
+        mean = _scores(_predict(at_posterior_mean(fit), data, data.x_test), data, data.y_test)
         rows += mean.rows(POSTERIOR_MEAN, mean.under_shift)
     uncertainty = {data.scored_on: inside.uncertainties(None)["entropy"]}
     for ood_set in foreign:

@@ -153,8 +153,11 @@ class Experiment:
         """Return the method of this name with its budget and options."""
         group, make = METHODS[name]
         given = parse_options(make, self.options.get(group, ()), f"--{group}")
+        small = QUICK.get(group, {}) if self.quick else {}
+        if "num_steps" in small and isinstance(given.get("start"), MAP):
+            given["start"] = dataclasses.replace(given["start"], num_steps=small["num_steps"])
         try:
-            return make(**{**(QUICK.get(group, {}) if self.quick else {}), **given})
+            return make(**{**small, **given})
         except ValueError as error:
             raise UsageError(str(error)) from error
 

@@ -104,7 +104,8 @@ def _kernels(fit: Fit) -> dict[str, np.ndarray]:
         if dot and part == "kernel":
             size = int(np.prod(draws.shape[2:]))
             step = max(1, draws.shape[0] * draws.shape[1] * size // MOST_WEIGHTS)
-            kernels[layer] = np.asarray(draws[:, ::step]).ravel()
+            flat = np.asarray(draws[:, ::step]).ravel()
+            kernels[layer] = flat[:: -(-len(flat) // MOST_WEIGHTS)]
     return kernels
 
 

@@ -81,6 +81,8 @@ def option_help(make: Callable[..., Any]) -> str:
 
 
 def _cast(key: str, text: str, default: Any) -> Any:
+    if default is None and text == _show(key, None):
+        return None
     if key in _CASTS:
         return _CASTS[key](text)
     if isinstance(default, bool):

@@ -6,6 +6,7 @@ and answers each with the seconds that so many steps of that case took, after on
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import sys
 import time
@@ -77,7 +78,12 @@ def main() -> None:
     }
     for steps in cases.values():
         steps(2)
-    print(json.dumps({"version": torch.__version__, "threads": torch.get_num_threads()}), flush=True)
+    about = {
+        "version": torch.__version__,
+        "bayesian_torch": importlib.metadata.version("bayesian-torch"),
+        "threads": torch.get_num_threads(),
+    }
+    print(json.dumps(about), flush=True)
     for line in sys.stdin:
         case, number = line.split()
         print(cases[case](int(number)), flush=True)

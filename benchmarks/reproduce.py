@@ -24,6 +24,7 @@ from hmcvi.inference import FitError
 from hmcvi.inference.scores import Score
 
 from .options import UsageError, check_name
+from .raw import DataError
 from .run_folder import made_with
 from .target_runs import RUNS, Measures
 
@@ -128,7 +129,7 @@ def reproduce(
     data_dir: str | None = None,
     console: Console | None = None,
 ) -> bool:
-    """Run targets, print measured against published, write FOLDER/TARGET.json for each, and return whether all passed.
+    """Run targets, print measured against published, write OUT/TARGET[-quick].json, and return whether all passed.
 
     With several seeds, each a fit (and, for the digits, a split) of its own, the value is their mean and its error
     that between them.
@@ -141,10 +142,10 @@ def reproduce(
         data_dir: the TFDS folder; None takes `$TFDS_DATA_DIR`.
         console: where to print; standard output by default.
 
+    A target whose data set is not prepared, or whose fit does not stay finite, fails with the reason; the others run.
+
     Raises:
-        UsageError: a target is unknown, or the folder cannot be written.
-        DataError: a data set is not prepared.
-        FitError: a fit did not stay finite.
+        UsageError: a target is unknown, a seed was given twice, or the folder cannot be written.
     """
     targets = read_targets()
     for name in names:
@@ -160,30 +161,43 @@ def reproduce(
     console.print(f"On {where()}{', quick: subsets of the data, orderings only' if quick else ''}.")
     passed = True
     for target in chosen:
-        started = time.perf_counter()
-        settings = target.quick if quick else target.full
         console.print(f"\n{target.name}: {target.title}", style="bold")
         console.print(f"Source: {target.source}.")
         if target.note:
             console.print(target.note)
-        by_seed = []
-        for seed in seeds:
-            try:
-                by_seed.append(RUNS[target.run](seed, data_dir, **settings))
-            except FitError as error:
-                raise FitError(f"{target.name}, seed {seed}: {error}", error.fit) from error
-        seconds = time.perf_counter() - started
+        try:
+            passed &= _run_target(target, quick=quick, seeds=seeds, out=out, data_dir=data_dir, console=console)
+        except (FitError, DataError) as error:
+            # the others are still worth their hours
+            passed = False
+            console.print(f"FAIL: {error}")
+    return passed
+
+
+def _run_target(
+    target: Target, *, quick: bool, seeds: Sequence[int], out: Path, data_dir: str | None, console: Console
+) -> bool:
+    """Run one target for every seed, saving after each, print its table and return whether it passed."""
+    settings = target.quick if quick else target.full
+    stem = f"{target.name}-quick" if quick else target.name  # a check of two minutes must not replace hours
+    by_seed: list[Measures] = []
+    seconds: list[float] = []
+    for seed in seeds:
+        started = time.perf_counter()
+        by_seed.append(RUNS[target.run](seed, data_dir, **settings))
+        seconds.append(time.perf_counter() - started)
+        done = seeds[: len(by_seed)]
         measures = _over_seeds(by_seed)
         outcomes = [judge(claim, measures) for claim in target.asked(quick=quick)]
-        passed &= all(outcome.passed for outcome in outcomes)
-        _write(out, target, settings, seeds, by_seed, outcomes, seconds, quick=quick)
-        if target.run == "flipout_variance":
-            figure = plots.gradient_variance(_curves(measures, settings["batch_sizes"]))
-            plots.save(figure, out / target.name)
-        console.print(_table(outcomes))
-        count = f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"
-        console.print(f"{count}, {seconds:.0f} s; all measures: {out / target.name}.json", style="dim")
-    return passed
+        _write(out / f"{stem}.json", target, settings, done, by_seed, outcomes, seconds, quick=quick)
+    saved = f"all measures: {out / stem}.json"
+    if target.run == "flipout_variance":
+        plots.save(plots.gradient_variance(_curves(measures, settings["batch_sizes"])), out / stem)
+        saved += f", curves: {out / stem}.png"
+    console.print(_table(outcomes))
+    count = f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"
+    console.print(f"{count}, {sum(seconds):.0f} s; {saved}", style="dim")
+    return all(outcome.passed for outcome in outcomes)
 
 
 def list_targets(console: Console | None = None) -> None:
@@ -221,13 +235,13 @@ def _table(outcomes: Sequence[Outcome]) -> Table:
 
 
 def _write(
-    out: Path,
+    file: Path,
     target: Target,
     settings: Mapping[str, Any],
     seeds: Sequence[int],
     by_seed: Sequence[Measures],
     outcomes: Sequence[Outcome],
-    seconds: float,
+    seconds: Sequence[float],
     *,
     quick: bool,
 ) -> None:
@@ -251,13 +265,13 @@ def _write(
             for seed, measures in zip(seeds, by_seed, strict=True)
         },
         "where": where(),
-        "seconds": seconds,
+        "seconds": list(seconds),
         "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         **made_with(),
     }
-    partial = out / f".{target.name}.json.partial"
+    partial = file.with_name(f".{file.name}.partial")
     partial.write_text(json.dumps(record, indent=2) + "\n")
-    partial.replace(out / f"{target.name}.json")
+    partial.replace(file)
 
 
 def _number(value: float) -> float | None:

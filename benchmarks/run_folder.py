@@ -119,7 +119,6 @@ class RunFolder:
         """Write the last finite state of a fit that failed beside the fits, and return a sentence that says so."""
         file = self.path / "fits" / f"{label}-seed{seed}-failed.nc"
         tree = to_datatree(fit, data.x_test[:TREE_ROWS], data.y_test[:TREE_ROWS])
-        tree.attrs["failure"] = fit.failure
         save_datatree(tree, file)
         return f"; its last finite state is in {file}"
 

@@ -163,7 +163,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(width=100, highlight=False, markup=False, emoji=False)
     beside = "bayesian-torch is not here (pip install 'hmcvi[peers]', or --torch-python)"
     if peer is not None:
-        beside = f"torch {peer.about['version']} with {peer.about['threads']} threads"
+        about = peer.about
+        beside = f"bayesian-torch {about['bayesian_torch']}, torch {about['version']} with {about['threads']} threads"
     console.print(f"On {where()}; jax {jax.__version__}, numpyro {numpyro.__version__}, {beside}.")
     random = np.random.default_rng(0)
     for case, (model, shape) in MODELS.items():
@@ -185,14 +186,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _table(case: str, contestants: Sequence[Contestant], rates: dict[str, np.ndarray]) -> Table:
     """Return steps per second, and ratios to the two others: medians over rounds, from the lowest to the highest."""
     others = [name for name in ("numpyro svi", "bayesian-torch") if name in rates]
-    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold", title=case, title_justify="left")
+    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
     for column in (f"{case}, batch {BATCH_SIZE}", "steps/s", *(f"× {name}" for name in others), "compile, s"):
         table.add_column(column, justify="left" if column.startswith(case) else "right", no_wrap=True)
-    table.title = None
     for contestant in contestants:
         own = rates[contestant.name]
         ratios = [_spread(own / rates[name]) for name in others]
-        table.add_row(contestant.name, _spread(own), *ratios, f"{contestant.compile_seconds:.0f}")
+        compiling = f"{contestant.compile_seconds:.0f}" if contestant.compile_seconds else "–"
+        table.add_row(contestant.name, _spread(own), *ratios, compiling)
     return table
 
 

@@ -245,7 +245,7 @@ def _verdict(records: Sequence[Mapping[str, Any]]) -> str:
     verdicts = [record["verdict"] for record in records]
     if len(set(verdicts)) == 1:
         return verdicts[0]
-    worst = next(verdict for verdict in verdicts if verdict.startswith("un"))
+    worst = next((verdict for verdict in verdicts if verdict.startswith("un")), verdicts[0])
     return f"{worst}, {verdicts.count(worst)} of {len(verdicts)}"
 
 

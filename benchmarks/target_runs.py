@@ -56,7 +56,7 @@ MNIST_PRIORS: dict[str, Prior] = {
     "mixture": ScaleMixture(mixture_weight=0.25, scale_1=1.0, scale_2=math.exp(-6)),
     "Gaussian": Normal(math.exp(-1), fan_in_scaled=False),
 }
-"""Priors of the MNIST MLP; both lie on the grids of Blundell et al. (2015), section 5.1."""
+"""Priors of the MNIST MLP; the scales are on the grid of Blundell et al. (2015), section 5.1."""
 
 
 def mnist_mlp(seed: int, data_dir: str | None, *, epochs: int, rows: int | None = None) -> Measures:
@@ -218,6 +218,7 @@ def _class_measures(result: Fit, data: Dataset, probs: np.ndarray) -> Measures:
         "test error, one draw (%)": scores.mean(np.mean([_wrong(draw, data) for draw in single], axis=0)),
         "nll (nats)": scores.negative_log_likelihood(probs, y),
         "nll, one draw (nats)": scores.mean(single_nll),
+        "nll, uniform guess (nats)": Score(math.log(10), 0.0),
         "ece (15 bins)": scores.ece(probs, y),
         "negative ELBO, last epoch (nats a row)": scores.mean(final),
     }

@@ -77,6 +77,11 @@ class BayesByBackprop(Training):
         """Short name for tables and figures; the default estimator goes unnamed."""
         return "bbb" if self.estimator == "flipout" else f"bbb-{self.estimator}"
 
+    @property
+    def loss_name(self) -> str:
+        """What the loss trace holds."""
+        return "negative ELBO" if self.temperature == 1 else "tempered negative ELBO"
+
     def fit(self, key: jax.Array, model: Model, x: jax.Array, y: jax.Array, progress: Progress) -> Fit:
         """Train the mean-field posterior and draw from it; see `hmcvi.inference.fit`."""
         key_init, key_steps, key_draws, _ = jax.random.split(key, 4)  # as SVI does: the same start and minibatches

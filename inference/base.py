@@ -65,7 +65,8 @@ class Fit:
         scale: standard deviations of that Gaussian by site, in the unconstrained space; None where there are none.
         losses: negative ELBO (MAP: negative log joint) at each step (step,), in nats for the whole data set; None
             for NUTS.
-        finished: whether the optimiser reached a plateau before its budget; None for NUTS.
+        finished: whether the optimiser reached a plateau before its budget; None for NUTS, and where a learning-rate
+            schedule decided the end.
         failure: what stopped the fit, where `FitError` carries it; "" otherwise.
         num_gradients: gradient evaluations of the log joint, warm-up included.
         rows_per_gradient: rows that one of them reads.

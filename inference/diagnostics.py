@@ -174,13 +174,17 @@ def pareto_khat(fit: Fit, key: jax.Array, *, num_draws: int = 4000) -> float:
         num_draws: how many to take; fewer than some hundred say little of a tail.
 
     Raises:
-        ValueError: the fit has no Gaussian posterior.
+        ValueError: the fit has no Gaussian posterior, or was pruned.
 
     Source: Yao, Vehtari, Simpson & Gelman (2018), Yes, but Did It Work?: Evaluating Variational Inference, section 3.
     """
     if fit.location is None or fit.scale is None:
         raise ValueError(f"{fit.method.name} leaves no density to draw from: k-hat judges a Gaussian posterior")
     location, scale = dict(fit.location), dict(fit.scale)
+    if not all(bool((values > 0).all()) for values in scale.values()):
+        raise ValueError(
+            "the posterior holds weights that are known for certain, as a pruned one does: it has no density"
+        )
 
     def log_ratio(key: jax.Array) -> jax.Array:
         keys = dict(zip(location, jax.random.split(key, len(location)), strict=True))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import importlib.util
 import json
 import os
+import types
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ import xarray as xr
 from .base import Fit, Method, Model, accepts, check_data
 from .predict import check_labels, outcome_kind, predict_draws
 
-__all__ = ["from_datatree", "load_datatree", "require_writer", "save_datatree", "to_datatree"]
+__all__ = ["describe_method", "from_datatree", "load_datatree", "require_writer", "save_datatree", "to_datatree"]
 
 GAUSSIAN_GROUPS = ("location", "scale")
 """Groups of a tree that hold a `Fit`'s fields of these names."""
@@ -81,7 +83,7 @@ def from_datatree(tree: xr.DataTree, model: Model, x: Any, y: Any, method: Metho
         ValueError: the tree was made by another method or with other hyperparameters.
     """
     attributes = tree.attrs
-    wanted = _describe(method)
+    wanted = describe_method(method)
     if attributes.get("method") != wanted:
         raise ValueError(f"the tree holds {attributes.get('method')} and {wanted} was asked for")
     x, y = check_data(x, y)
@@ -101,6 +103,7 @@ def from_datatree(tree: xr.DataTree, model: Model, x: Any, y: Any, method: Metho
         chain_method=None if attributes["chain_method"] == "not applicable" else str(attributes["chain_method"]),
         losses=losses,
         finished=None if attributes["finished"] == "not applicable" else attributes["finished"] == "yes",
+        failure=str(attributes["failure"]),
         num_gradients=int(attributes["num_gradients"]),
         rows_per_gradient=int(attributes["rows_per_gradient"]),
         compile_seconds=float(attributes["compile_seconds"]),
@@ -172,10 +175,11 @@ def _moments(tree: xr.DataTree, group: str) -> dict[str, jax.Array] | None:
 def _attributes(fit: Fit) -> dict[str, Any]:
     return {
         "inference_library": "hmcvi",
-        "method": _describe(fit.method),
+        "method": describe_method(fit.method),
         "method_name": fit.method.name,
         "draws_are_chains": "yes" if fit.stats else "no: R-hat and ESS are not applicable to independent draws",
         "finished": "not applicable" if fit.finished is None else "yes" if fit.finished else "no",
+        "failure": fit.failure,
         "num_gradients": fit.num_gradients,
         "rows_per_gradient": fit.rows_per_gradient,
         "compile_seconds": fit.compile_seconds,
@@ -185,7 +189,7 @@ def _attributes(fit: Fit) -> dict[str, Any]:
     }
 
 
-def _describe(method: Method) -> str:
+def describe_method(method: Method) -> str:
     """Return the method's class and hyperparameters as JSON."""
     return json.dumps(_plain(method))
 
@@ -202,6 +206,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, functools.partial):
         held = [_plain(part) for part in value.args] + [{k: _plain(v)} for k, v in sorted(value.keywords.items())]
         return [_plain(value.func), *held]
-    if callable(value) and getattr(value, "__closure__", None):
-        return [value.__qualname__, *(_plain(cell.cell_contents) for cell in value.__closure__)]
+    if isinstance(value, types.FunctionType):
+        held = [_plain(cell.cell_contents) for cell in value.__closure__ or ()]
+        name = value.__qualname__
+        if "<lambda>" in name:  # all lambdas of a scope share a name
+            code = value.__code__
+            name += " " + hashlib.sha256(repr((code.co_code, code.co_consts, code.co_names)).encode()).hexdigest()[:8]
+        return [name, *held] if held else name
     return getattr(value, "__qualname__", repr(value))

@@ -35,8 +35,8 @@ def feature_importance(fit: Fit, x: Any, labels: Any = None) -> Importance:
 
     In a classification it is ∂ p(label | x, w) / ∂x, per unit of the input (of brightness from 0 to 1 for images of
     uint8); in a regression ∂ E[y | x, w] / ∂x. A feature matters where the mean is large, and is known to matter where
-    it is large against the standard deviation. The draws go by one after the other, so memory does
-    not grow with them.
+    it is large against the standard deviation. Meant for a few rows, which are taken together; the draws go by one
+    after the other, so memory does not grow with them.
 
     Arguments:
         fit: any fit.
@@ -75,22 +75,26 @@ def feature_importance(fit: Fit, x: Any, labels: Any = None) -> Importance:
     if kind == "class":
         probs = jax.jit(lambda draws, x: lax.map(lambda d: output(d, x), draws).mean(0))(draws, inputs)
         chosen = np.asarray(probs.argmax(-1)) if labels is None else check_labels(np.asarray(labels), probs.shape[-1])
-        if len(chosen) != len(x):
-            raise ValueError(f"feature_importance got {len(chosen)} labels for {len(x)} rows: give one for each")
+        if chosen.shape != (len(x),):
+            raise ValueError(
+                f"feature_importance got labels of shape {chosen.shape}: give one for each of {len(x)} rows"
+            )
 
-    def explained(draw: Any, x: jax.Array) -> jax.Array:
+    def explained(x: jax.Array, draw: Any, chosen: jax.Array | None) -> jax.Array:
         outputs = output(draw, x)
-        if chosen is None:
-            return outputs[:, 0].sum()
-        return jnp.take_along_axis(outputs, jnp.asarray(chosen)[:, None], 1).sum()
+        return outputs[:, 0].sum() if chosen is None else jnp.take_along_axis(outputs, chosen[:, None], 1).sum()
 
-    def step(carry: Any, draw: Any) -> Any:
-        count, mean, squares = carry  # Welford (1962): sums of squares of gradients would cancel
-        gradient = jax.grad(explained, argnums=1)(draw, inputs)
-        count, change = count + 1, gradient - mean
-        mean = mean + change / count
-        return (count, mean, squares + change * (gradient - mean)), None
+    @jax.jit
+    def moments(draws: Any, inputs: jax.Array, chosen: jax.Array | None) -> Any:
+        def step(carry: Any, draw: Any) -> Any:
+            count, mean, squares = carry  # Welford (1962): sums of squares of gradients would cancel
+            gradient = jax.grad(explained)(inputs, draw, chosen)
+            count, change = count + 1, gradient - mean
+            mean = mean + change / count
+            return (count, mean, squares + change * (gradient - mean)), None
 
-    zero = jnp.zeros_like(inputs)
-    (count, mean, squares), _ = jax.jit(lambda draws: lax.scan(step, (0, zero, zero), draws))(draws)
+        zero = jnp.zeros_like(inputs)
+        return lax.scan(step, (0, zero, zero), draws)[0]
+
+    count, mean, squares = moments(draws, inputs, None if chosen is None else jnp.asarray(chosen))
     return Importance(np.asarray(mean), np.sqrt(np.asarray(squares) / int(count)), chosen)

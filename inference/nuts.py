@@ -71,7 +71,7 @@ class NUTS:
 
     @property
     def loss_name(self) -> str:
-        """None: a sampler has no loss."""
+        """Empty: a sampler has no loss."""
         return ""
 
     def fit(self, key: jax.Array, model: Model, x: jax.Array, y: jax.Array, progress: Progress) -> Fit:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -73,7 +73,7 @@ class Training:
     """Hyperparameters of an optimisation, which `SVI`, `BayesByBackprop`, `MAP` and `Ensemble` share.
 
     Arguments:
-        num_steps: budget of optimiser steps.
+        num_steps: budget of optimiser steps; those of a method to start from come on top.
         batch_size: rows in a minibatch; None takes 128 where the model allows minibatches, else all rows.
         learning_rate: step size of the optimiser, or an optax schedule of it, which is then followed to its end.
         schedule: what becomes of a learning rate that is a number. "plateau" holds it until the loss falls no
@@ -86,6 +86,9 @@ class Training:
             for priors whose draws are no network to start from, such as a scale mixture's; a method, such as
             `MAP(num_steps=5000)`, is fitted first, and its steps are counted; a `Fit` of the model lends its means.
     """
+
+    LEAVES_MEANS: ClassVar[bool] = True
+    """Whether another method can start from the means of a fit by this one."""
 
     num_steps: int = 20_000
     batch_size: int | None = None
@@ -112,8 +115,11 @@ class Training:
             )
         if self.clip_norm is not None and not (np.isfinite(self.clip_norm) and self.clip_norm > 0):
             raise ValueError(f"{what} got clip_norm={self.clip_norm}: give a number above 0, or None")
-        if not (self.start is None or isinstance(self.start, FanIn | Fit) or hasattr(self.start, "fit")):
-            raise ValueError(f"{what} got start={self.start!r}: give None, FanIn(), a method such as MAP(), or a Fit")
+        leaves_means = isinstance(self.start, Training) and self.start.LEAVES_MEANS
+        if not (self.start is None or isinstance(self.start, FanIn | Fit) or leaves_means):
+            raise ValueError(
+                f"{what} got start={self.start!r}: give None, FanIn(), MAP(), SVI(), BayesByBackprop() or a Fit"
+            )
 
     @property
     def loss_name(self) -> str:
@@ -158,14 +164,15 @@ class Optimised:
     Attributes:
         params: the parameters; where the loss was not finite, the last ones at which it was.
         losses: loss trace (step,).
-        finished: whether the loss reached its plateau.
+        finished: whether the loss reached its plateau; None where a schedule decided the end, as any loss is flat
+            once its learning rate is next to 0.
         failure: what went wrong, in a sentence; "" where nothing did.
         run_seconds: time in the compiled loop.
     """
 
     params: Any
     losses: np.ndarray
-    finished: bool
+    finished: bool | None
     failure: str
     run_seconds: float
 
@@ -212,8 +219,8 @@ class Descent:
         ) -> Any:
             key_order, key_noise = keys
 
-            def one_step(i: jax.Array, carry: Any) -> Any:
-                params, moments, order, losses = carry
+            def one_step(carry: Any) -> Any:
+                i, _, params, moments, order, losses = carry
                 step = start + i
                 in_epoch = step % steps_per_epoch
                 if batch_size < len(x):
@@ -233,10 +240,14 @@ class Descent:
                 updates, moments = optimizer.update(gradient, moments, params)
                 rate = training.rate(step, decay_start, decay)
                 params = jax.tree.map(lambda p, u: (p + rate * u).astype(p.dtype), params, updates)
-                return params, moments, order, losses.at[i].set(loss)
+                return i + 1, jnp.isfinite(loss), params, moments, order, losses.at[i].set(loss)
+
+            def goes_on(carry: Any) -> jax.Array:
+                return (carry[0] < length) & carry[1]
 
             losses = jnp.zeros(window, as_floats(x[:1]).dtype)
-            *state, losses = lax.fori_loop(0, length, one_step, (*state, losses))
+            begin = (jnp.asarray(0), jnp.asarray(True), *state, losses)
+            _, _, *state, losses = lax.while_loop(goes_on, one_step, begin)
             return tuple(state), losses
 
         zero = jnp.asarray(0)
@@ -264,7 +275,7 @@ class Descent:
 
         started = time.perf_counter()
         losses = np.zeros(0)
-        finished = False
+        finished = False if training.stops_early else None
         chunks: list[tuple[int, Any]] = []
         while len(losses) < end:
             done, length = len(losses), min(window, end - len(losses))
@@ -275,22 +286,46 @@ class Descent:
             if len(bad) or not _finite(state[0]):
                 step = done + int(bad[0]) if len(bad) else len(losses)
                 what = f"the loss became {losses[step]}" if len(bad) else "the parameters were no longer finite"
-                failure = f"{what} at step {step} of {training.num_steps}: lower the learning rate"
-                # The parameters of the last finite loss are those after step - 1 updates: repeat the way there.
-                last = max(step - 1, 0)
-                begin, state = next((d, s) for d, s in reversed(chunks) if d <= last)
-                state, _ = advance(state, begin, last - begin)
-                return Optimised(state[0], losses[:step], False, failure, time.perf_counter() - started)
+                advice = "lower the learning rate" if step else "look at the data, the prior and the start"
+                failure = f"{what} at step {step} of {training.num_steps}: {advice}"
+                params = _last_finite(advance, chunks, step - 1)
+                return Optimised(params, losses[:step], finished, failure, time.perf_counter() - started)
             progress.update(len(losses), end, f"loss {losses[-window:].mean():.4g}")
-            if not training.stops_early:
-                finished = len(losses) == end and plateaued(losses, max(window, LEAST_WINDOW))
-            elif not finished and len(losses) <= decay_start and plateaued(losses, max(window, LEAST_WINDOW)):
+            if (
+                training.stops_early
+                and not finished
+                and len(losses) <= decay_start
+                and plateaued(losses, max(window, LEAST_WINDOW))
+            ):
                 finished, decay_start = True, len(losses)
                 end = min(decay_start + decay, training.num_steps)
         return Optimised(state[0], losses, finished, "", time.perf_counter() - started)
 
     def _state(self, params: Any) -> Any:
         return params, self._optimizer.init(params), jnp.arange(len(self._data[0]))
+
+
+def _last_finite(advance: Callable[..., Any], chunks: list[tuple[int, Any]], last: int) -> Any:
+    """Return the parameters after `last` updates, or after fewer where those are not finite, by repeating the way.
+
+    Arguments:
+        advance: (state, step, number of steps) -> (state, losses).
+        chunks: (step, state) at the start of the last chunks.
+        last: the step of the last finite loss, which was that of the parameters after as many updates.
+    """
+
+    def params_after(updates: int) -> Any:
+        begin, state = next(((d, s) for d, s in reversed(chunks) if d <= updates), chunks[0])
+        return advance(jax.tree.map(jnp.copy, state), begin, max(updates - begin, 0))[0][0]
+
+    sound, broken = chunks[0][0], max(last, chunks[0][0]) + 1
+    params = params_after(broken - 1)
+    if _finite(params):
+        return params
+    while broken - sound > 1:  # a gradient can break parameters that the loss does not show
+        middle = (sound + broken) // 2
+        sound, broken = (middle, broken) if _finite(params_after(middle)) else (sound, middle)
+    return params_after(sound)
 
 
 def _finite(params: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -59,12 +59,16 @@ class Ensemble(Training):
     Deep Ensembles; without its adversarial training.
     """
 
+    LEAVES_MEANS: ClassVar[bool] = False
+
     size: int = 5
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.size < 2:
             raise ValueError(f"Ensemble got size={self.size}: give at least 2, or use MAP()")
+        if isinstance(self.start, Fit):
+            raise ValueError("Ensemble got one Fit to start every member from: they would all end alike; give MAP(...)")
 
     @property
     def name(self) -> str:
@@ -90,7 +94,7 @@ def _fit_points(
     y: jax.Array,
     progress: Progress,
 ) -> Fit:
-    """Fit a point from each member's key by one compiled program; the points are the draws of one chain."""
+    """Fit a point from each member's key; the points are the draws of one chain."""
     sites, _ = latent_sites(model, x, y)
     transforms = {name: biject_to(site.support) for name, site in sites.items()}
     batch_model, _ = minibatches(model, x, y, method.batch_size)
@@ -121,7 +125,7 @@ def _fit_points(
         draws={name: jnp.stack([point[name] for point in points])[None] for name in sites},
         location=dict(results[0].params) if len(member_keys) == 1 else None,
         losses=_mean_losses([result.losses for result in results]),
-        finished=all(result.finished for result in results),
+        finished=all(result.finished for result in results) if method.stops_early else None,
         failure=results[-1].failure,
         num_gradients=sum(cost["num_gradients"] for cost in costs),
         rows_per_gradient=costs[0]["rows_per_gradient"],

@@ -34,6 +34,9 @@ MOST_ROWS = 4096
 _PROGRAMS: weakref.WeakKeyDictionary[Fit, dict[Any, Any]] = weakref.WeakKeyDictionary()
 """Compiled predictions of each fit that is alive: a scoreboard asks the same fit for many sets of one size."""
 
+_MEANS: weakref.WeakKeyDictionary[Fit, Fit] = weakref.WeakKeyDictionary()
+"""`at_posterior_mean` of each fit that is alive, so that its programs are found again."""
+
 KEY_OF_PREDICTIONS = 0x70726564
 """Folded into the fit's key: a number that no split of the key inside a fit comes to."""
 
@@ -133,10 +136,11 @@ def at_posterior_mean(fit: Fit) -> Fit:
     """
     if fit.location is None:
         raise ValueError(f"{fit.method.name} has no posterior mean to predict from: leave deterministic=False")
-    sites, _ = latent_sites(fit.model, fit.x, fit.y)
-    return dataclasses.replace(
-        fit, draws={name: biject_to(sites[name].support)(fit.location[name])[None, None] for name in sites}
-    )
+    if fit not in _MEANS:
+        sites, _ = latent_sites(fit.model, fit.x, fit.y)
+        draws = {name: biject_to(sites[name].support)(fit.location[name])[None, None] for name in sites}
+        _MEANS[fit] = dataclasses.replace(fit, draws=draws)
+    return _MEANS[fit]
 
 
 def predict(fit: Fit, x: Any, y: Any = None, *, deterministic: bool = False, max_bytes: int = MAX_BYTES) -> Predictive:

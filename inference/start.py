@@ -13,7 +13,7 @@ import numpyro
 from numpyro.infer import init_to_sample
 from numpyro.infer.util import initialize_model
 
-from .base import Fit, Model, as_floats, latent_sites, minibatches
+from .base import Fit, FitError, Model, as_floats, latent_sites, minibatches
 from .optimise import FanIn, Optimised, Training
 from .progress import Progress
 
@@ -78,6 +78,8 @@ def starting_point(
     elif start is not None:
         if not isinstance(start, Fit):
             start = made = start.fit(key, model, x, y, progress)
+            if made.failure:
+                raise FitError(f"the fit to start from: {made.failure}", made)
         values = _means(start, values)
     return Beginning(batch_model, batch_size, values, made)
 

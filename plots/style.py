@@ -55,6 +55,7 @@ _METHOD_LOOKS = {
 _OTHER_LOOKS = (
     Look("#E69F00", (0, (3, 1, 1, 1, 1, 1)), "P"),
     Look("#000000", (0, (1, 2)), "X"),
+    Look("#882255", (0, (6, 1, 2, 1)), "p"),
 )
 # The second, third, ... label of one method keeps its hue: < 0 mixes in black, > 0 mixes in white.
 _SHADES = (0.0, 0.4, -0.4, 0.6, -0.65)
