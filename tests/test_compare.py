@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import arviz as az
+import jax
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from hmcvi.benchmarks import cli
+from hmcvi.benchmarks.compare import _record
 from hmcvi.benchmarks.datasets import load
-from hmcvi.benchmarks.table import COLUMNS, _layout, average_seeds
-from hmcvi.inference import load_datatree
+from hmcvi.benchmarks.evaluate import POSTERIOR_MEAN, Evaluation
+from hmcvi.benchmarks.table import COLUMNS, _layout, average_seeds, print_scoreboard
+from hmcvi.inference import MAP, BayesByBackprop, ClassPredictive, Fit, load_datatree
 
 QUICK = [
     "compare",
@@ -38,6 +44,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return folder / "wine", done.stdout
+
+
+def unwrapped(printed: str) -> str:
+    """What was printed, its lines and gaps as single spaces."""
+    return " ".join(printed.split())
 
 
 def test_scoreboard_fits_100_columns_and_names_all(finished: tuple[Path, str]) -> None:
@@ -65,7 +76,7 @@ def test_folder_holds_trees_tables_configuration_and_figures(finished: tuple[Pat
     figures = {path.name for path in (folder / "figures").iterdir()}
     assert figures == {
         f"{name}.{ending}"
-        for name in ("reliability", "entropy", "forest", "rank-nuts", "loss")
+        for name in ("reliability", "entropy", "forest", "rank-nuts", "loss", "weights", "signal-to-noise")
         for ending in ("png", "svg")
     }
 
@@ -96,6 +107,30 @@ def test_unconverged_nuts_is_no_reference(finished: tuple[Path, str]) -> None:
     assert verdicts == ["unconverged", "unconverged"]
     assert "none: nuts is unconverged" in printed
     assert "reference" not in set(pd.read_csv(folder / "table.csv")["set"])
+
+
+def test_only_gaussian_posteriors_are_scored_at_their_mean(finished: tuple[Path, str]) -> None:
+    folder, printed = finished
+    table = pd.read_csv(folder / "table.csv")
+    at_mean = table[table["set"] == POSTERIOR_MEAN]
+    assert set(at_mean["method"]) == {"svi", "bbb"}
+    for _, rows in at_mean.groupby(["method", "seed"]):
+        assert list(rows["score"]) == ["accuracy", "nll", "ece", "entropy, total"]
+    assert at_mean["monte_carlo_error"].isna().all()  # one pass, so nothing varies with draws
+    lines = printed.splitlines()
+    start = lines.index(next(line for line in lines if line.startswith("at the posterior mean")))
+    for line, score in zip(lines[start + 1 : start + 5], ("accuracy", "nll", "ece", "entropy, total"), strict=True):
+        assert line.strip().startswith(score)
+        assert "–" in line  # nuts has no mean to predict from
+        assert line.count("±") == 2
+    assert "At the posterior mean: one deterministic pass" in unwrapped(printed)
+
+
+def test_nothing_is_said_of_a_temperature_of_one(finished: tuple[Path, str]) -> None:
+    folder, printed = finished
+    records = json.loads((folder / "summary.json").read_text())["fits"]
+    assert {record["temperature"] for method in records.values() for record in method} == {1.0}
+    assert "temper" not in printed
 
 
 def test_same_command_reads_what_is_finished_and_fits_what_is_missing(
@@ -244,13 +279,160 @@ def test_nan_in_a_file_names_row_and_column(
     assert "row 7 (counted from 0" in said
 
 
-def test_diverging_fit_fails_and_keeps_the_fits_before_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_diverging_fit_fails_keeps_the_fits_before_it_and_its_own_last_finite_state(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "run"
-    command = ["compare", "--data", "wave", "--methods", "svi", "bbb", "--quick", "--bbb", "learning_rate=1e30"]
+    command = ["compare", "--data", "wave", "--methods", "svi", "bbb", "--quick", "--bbb", "learning_rate=1e3"]
     assert cli.main([*command, "--quiet", "--out", str(out)]) == 1
-    assert "bbb, seed 0: the loss became" in capsys.readouterr().err
-    assert [path.name for path in (out / "fits").iterdir()] == ["svi-seed0.nc"]
+    failed = out / "fits" / "bbb-seed0-failed.nc"
+    said = capsys.readouterr().err
+    assert "bbb, seed 0: the loss became" in said
+    assert f"lower the learning rate; its last finite state is in {failed}" in said
+    assert said.count("\n") == 1
+    # The fit that failed is none to continue from: it has a name of its own.
+    assert sorted(path.name for path in (out / "fits").iterdir()) == ["bbb-seed0-failed.nc", "svi-seed0.nc"]
     assert not (out / "table.csv").exists()
+    tree = load_datatree(failed)
+    assert tree.attrs["failure"] in said
+    assert json.loads(tree.attrs["method"])["learning_rate"] == 1000
+    for part in ("posterior", "location", "scale", "optimisation"):
+        assert all(np.isfinite(values).all() for values in tree[part].data_vars.values()), part
+    # The losses end before the one that was not finite.
+    step = int(tree.attrs["failure"].partition("at step ")[2].split()[0])
+    assert len(tree["optimisation"]["loss"]) == step
+    assert cli.main(["table", str(out)]) == 2
+    assert "holds no finished run" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def baselines(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A finished run of the two methods that are no posteriors."""
+    out = tmp_path_factory.mktemp("baselines") / "run"
+    command = ["compare", "--data", "wine", "--methods", "map", "ensemble", "--quick", "--ood"]
+    command += ["--map", "num_steps=200", "--ensemble", "num_steps=200", "size=3", "--model-options", "widths=4"]
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert cli.main([*command, "--quiet", "--out", str(out)]) == 0
+    return out, printed.getvalue()
+
+
+def test_map_and_ensemble_stand_on_the_board(baselines: tuple[Path, str]) -> None:
+    folder, printed = baselines
+    records = json.loads((folder / "summary.json").read_text())["fits"]
+    assert list(records) == ["map", "ensemble"]
+    assert [records[method][0]["num_draws"] for method in records] == [1, 3]
+    assert [records[method][0]["num_gradients"] for method in records] == [200, 600]
+    header = next(line for line in printed.splitlines() if "ensemble" in line)
+    assert header.split() == ["map", "ensemble"]
+    table = pd.read_csv(folder / "table.csv").set_index(["set", "method", "score"])
+    for method in ("map", "ensemble"):
+        # Guessing the largest of three classes is right for 40 % of wines.
+        assert table.loc[("test", method, "accuracy"), "value"] > 0.6
+    assert ("minus map", "ensemble", "nll") in table.index
+    assert "reference" not in table.index.get_level_values("set")
+    assert POSTERIOR_MEAN not in table.index.get_level_values("set")
+    assert "at the posterior mean" not in printed
+    figures = {path.stem for path in (folder / "figures").iterdir()}
+    # What they minimise is no ELBO, and neither has a sigma for a weight.
+    assert figures == {"reliability", "forest", "weights", "loss-negative-log-joint"}
+
+
+def test_one_draw_has_no_monte_carlo_error_and_no_epistemic_entropy(baselines: tuple[Path, str]) -> None:
+    folder, printed = baselines
+    table = pd.read_csv(folder / "table.csv")
+    test = table[table["set"] == "test"].set_index(["method", "score"])
+    assert test.loc["map", "monte_carlo_error"].isna().all()
+    assert test.loc["map", "standard_error"].notna().all()
+    assert test.loc["ensemble", "monte_carlo_error"].notna().all()
+    assert test.loc[("map", "entropy, epistemic"), ["value", "standard_error"]].tolist() == [0, 0]
+    assert test.loc[("map", "entropy, total"), "value"] == pytest.approx(
+        test.loc[("map", "entropy, aleatoric"), "value"], rel=1e-6
+    )
+    assert test.loc[("ensemble", "entropy, epistemic"), "value"] > 0
+    accuracy = next(line for line in printed.splitlines() if "accuracy ↑" in line)
+    assert accuracy.count("±") == 3  # two sampling errors, and the ensemble's Monte Carlo error
+    assert "nan" not in printed
+
+
+def test_point_estimates_are_kept_with_their_loss(baselines: tuple[Path, str]) -> None:
+    folder, _ = baselines
+    trees = {method: load_datatree(folder / "fits" / f"{method}-seed0.nc") for method in ("map", "ensemble")}
+    assert [dict(tree["posterior"].sizes)["draw"] for tree in trees.values()] == [1, 3]
+    point = trees["map"]["posterior"]["hidden_0.kernel"].values[0, 0]
+    np.testing.assert_array_equal(trees["map"]["location"]["hidden_0.kernel"].values, point)
+    assert "scale" not in trees["map"].children
+    assert "location" not in trees["ensemble"].children
+    for tree in trees.values():
+        loss = tree["optimisation"]["loss"].values
+        assert len(loss) == 200
+        assert loss[-20:].mean() < 0.5 * loss[:20].mean()
+
+
+def optimised(method: MAP | BayesByBackprop, *, finished: bool | None = True) -> tuple[Fit, Evaluation]:
+    """A fit by this method and its evaluation, of which the board reads the record only."""
+    fitted = Fit(
+        model=lambda x, y=None: None,
+        method=method,
+        x=np.zeros((10, 2)),
+        y=np.zeros(10),
+        key=jax.random.key(0),
+        draws={"w": np.zeros((1, 5, 3))},
+        num_gradients=40,
+        rows_per_gradient=5,
+        run_seconds=1.0,
+        compile_seconds=2.0,
+        losses=np.ones(40),
+        finished=finished,
+    )
+    probs = np.full((1, 4, 2), 0.5)
+    return fitted, Evaluation([], ClassPredictive(probs, probs[..., 0], np.array([5])), 5, {}, None)
+
+
+def test_a_tempered_posterior_says_so_on_the_board_and_in_its_reason() -> None:
+    records = {
+        name: [_record(*optimised(method))]
+        for name, method in {
+            "bbb": BayesByBackprop(temperature=0.25),
+            "bbb-local": BayesByBackprop("local"),
+            "map": MAP(),  # has no KL to multiply
+        }.items()
+    }
+    assert [record["temperature"] for (record,) in records.values()] == [0.25, 1.0, 1.0]
+    rows = [(0, name, "test", "nll", 0.5, 0.1, 0.01) for name in records]
+    printed = {}
+    for shown in (list(records), ["bbb-local", "map"]):
+        summary = {"title": "toy", "seeds": [0], "sets": {"test": 4}, "fits": {name: records[name] for name in shown}}
+        console = Console(width=100, file=io.StringIO(), color_system=None)
+        print_scoreboard(pd.DataFrame(rows, columns=list(COLUMNS)), summary, console)
+        printed[len(shown)] = console.file.getvalue()
+    (line,) = [line for line in printed[3].splitlines() if "temperature of the KL" in line]
+    assert line.split()[-3:] == ["0.25", "1", "1"]
+    reason = "tempered: its KL is multiplied by 0.25, so it is not the model's posterior"
+    assert reason in unwrapped(printed[3])
+    assert "temper" not in printed[2]
+    assert "tempered" not in records["bbb-local"][0]["reason"] + records["map"][0]["reason"]
+    assert reason in _record(*optimised(BayesByBackprop(temperature=0.25)))["reason"]
+
+
+def test_how_an_optimisation_ended_is_its_verdict() -> None:
+    cosine = BayesByBackprop(schedule="cosine", temperature=0.5)
+    ended = {finished: _record(*optimised(cosine, finished=finished)) for finished in (True, False, None)}
+    assert [record["verdict"] for record in ended.values()] == ["finished", "unfinished", "schedule ended"]
+    # A loss is flat where the learning rate is next to 0: that is no plateau, and is not called one.
+    assert "plateau" not in ended[None]["reason"]
+    assert all("40 steps" in record["reason"] and "tempered" in record["reason"] for record in ended.values())
+
+
+def test_folders_of_before_temperatures_are_printed_still() -> None:
+    """A summary.json that an earlier version wrote has no temperature: that of Bayes."""
+    (record,) = [_record(*optimised(MAP()))]
+    del record["temperature"]
+    summary = {"title": "toy", "seeds": [0], "sets": {"test": 4}, "fits": {"map": [record]}}
+    console = Console(width=100, file=io.StringIO(), color_system=None)
+    rows = [(0, "map", "test", "nll", 0.5, 0.1, 0.01)]
+    print_scoreboard(pd.DataFrame(rows, columns=list(COLUMNS)), summary, console)
+    assert "0.500 ±0.100" in console.file.getvalue()
+    assert "temper" not in console.file.getvalue()
 
 
 def test_shifts_gaps_and_given_splits_from_end_to_end(

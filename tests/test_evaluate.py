@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpyro.distributions import biject_to
 
-from hmcvi.benchmarks.datasets import Dataset, load
+from hmcvi.benchmarks import ood
+from hmcvi.benchmarks.datasets import Dataset, arrays, load
 from hmcvi.benchmarks.evaluate import (
+    POSTERIOR_MEAN,
     Evaluation,
     _ClassScores,
     _NormalScores,
     _ood_rows,
     distance_rows,
+    evaluate,
     paired_rows,
 )
-from hmcvi.inference import ClassPredictive, NormalPredictive, scores
+from hmcvi.inference import (
+    MAP,
+    BayesByBackprop,
+    ClassPredictive,
+    Ensemble,
+    Fit,
+    Method,
+    NormalPredictive,
+    predict,
+    scores,
+)
+from hmcvi.inference.base import check_data, latent_sites
+from hmcvi.models import mlp
 
 
 def class_predictive(rng: np.random.Generator, rows: int, batches: int = 20, spread: float = 0.3) -> ClassPredictive:
@@ -129,3 +149,104 @@ def test_paired_differences_are_those_of_the_scores_with_less_error_than_either(
     nlls = [scores.negative_log_likelihood(p.probs, digits.y_test) for p in (one, other)]
     assert rows["minus svi", "nll"].value == pytest.approx(nlls[0].value - nlls[1].value)
     assert 0 < rows["minus svi", "nll"].standard_error < 0.5 * nlls[0].standard_error
+
+
+# --- whole fits: what there is to score, and with which errors
+
+
+X = np.random.default_rng(7).normal(size=(80, 3)).astype(np.float32)
+TASKS = {
+    "classification": (load(arrays(X, (X[:, 0] > 0).astype(int)), seed=0), {"num_classes": 2}),
+    "regression": (load(arrays(X, X[:, 0] * 5 + 2), seed=0), {"likelihood": "normal"}),
+}
+
+
+def gaussian(task: str, method: Method, num_draws: int, *, has_mean: bool = True) -> tuple[Fit, Dataset]:
+    """Draws from a Gaussian about some network's weights, as that method would leave them; nothing is fitted."""
+    data, options = TASKS[task]
+    model = partial(mlp, widths=(4,), **options)
+    x, y = check_data(data.x_train, data.y_train)
+    sites, _ = latent_sites(model, x, y)
+    random = np.random.default_rng(8)
+    location = {name: jnp.asarray(random.normal(size=site.shape), jnp.float32) for name, site in sites.items()}
+    scale = {name: jnp.full(site.shape, 0.3) for name, site in sites.items()}
+    draws = {
+        name: biject_to(site.support)(
+            location[name] + 0.3 * random.normal(size=(1, num_draws, *site.shape)).astype(np.float32)
+        )
+        for name, site in sites.items()
+    }
+    fitted = Fit(
+        model=model,
+        method=method,
+        x=x,
+        y=y,
+        key=jax.random.key(0),
+        draws=draws,
+        num_gradients=0,
+        rows_per_gradient=0,
+        run_seconds=0.0,
+        location=location if has_mean else None,
+        scale=scale if has_mean else None,
+        losses=np.zeros(1),
+        finished=True,
+    )
+    return fitted, data
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_one_draw_has_no_monte_carlo_error_and_nothing_to_disagree_with(task: str) -> None:
+    fitted, data = gaussian(task, MAP(), 1)
+    noise = ood.make("gaussian_noise", data, seed=0)
+    rows = named(evaluate(fitted, data, [noise]).rows)
+    assert np.isnan([row.monte_carlo_error for row in rows.values()]).all()
+    assert {part for part, _ in rows} == {"test", noise.name}  # its draw is its mean: it is scored once
+    # Exactly: the difference of two sums would leave a rounding error, which an AUROC takes for an order.
+    assert rows["test", "entropy, epistemic"].value == 0
+    assert rows["test", "entropy, total"].value == pytest.approx(rows["test", "entropy, aleatoric"].value, rel=1e-6)
+    assert rows[noise.name, "mean mutual information"].value == 0
+    assert rows[noise.name, "auroc, mutual information"].value == 0.5
+    # What does not come from draws is known with an error all the same.
+    assert rows["test", "nll"].standard_error > 0
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_members_of_an_ensemble_are_draws_without_a_mean(task: str) -> None:
+    fitted, data = gaussian(task, Ensemble(size=4), 4, has_mean=False)
+    rows = named(evaluate(fitted, data, []).rows)
+    assert {part for part, _ in rows} == {"test"}
+    assert np.isfinite([row.monte_carlo_error for row in rows.values()]).all()
+    assert rows["test", "entropy, epistemic"].value > 0
+    assert rows["test", "nll"].monte_carlo_error > 0
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_posterior_mean_rows_are_the_scores_of_the_deterministic_pass(task: str) -> None:
+    fitted, data = gaussian(task, BayesByBackprop(), 40)
+    rows = named(evaluate(fitted, data, []).rows)
+    mean = predict(fitted, data.x_test, deterministic=True)
+    if isinstance(mean, ClassPredictive):
+        wanted = {
+            "accuracy": scores.accuracy(mean.probs, data.y_test),
+            "nll": scores.negative_log_likelihood(mean.probs, data.y_test),
+            "ece": scores.ece(mean.probs, data.y_test),
+            "entropy, total": scores.mean(scores.entropy(mean.probs)),
+        }
+    else:
+        # In the target's own unit, as the board has it; one Normal for each row.
+        unit, y = data.target_scale, data.y_test * data.target_scale
+        loc, scale = mean.loc[0, 0] * unit, mean.scale[0, 0] * unit
+        nll = 0.5 * np.log(2 * np.pi * scale**2) + (y - loc) ** 2 / (2 * scale**2)
+        wanted = {
+            "rmse": scores.Score(float(np.sqrt(((y - loc) ** 2).mean())), np.nan),
+            "nll": scores.mean(nll),
+            "coverage, 90%": scores.mean((np.abs(y - loc) < 1.6448536 * scale).astype(float)),
+            "entropy, total": scores.mean(0.5 * np.log(2 * np.pi * np.e * scale**2)),
+        }
+    found = {score: row for (part, score), row in rows.items() if part == POSTERIOR_MEAN}
+    assert list(found) == list(wanted)
+    for score, (value, error) in wanted.items():
+        assert found[score].value == pytest.approx(value, rel=1e-5), score
+        assert np.isnan(error) or found[score].standard_error == pytest.approx(error, rel=1e-4, abs=1e-6), score
+        assert np.isnan(found[score].monte_carlo_error)
+        assert found[score].value != rows["test", score].value or score in ("accuracy", "coverage, 90%")

@@ -112,6 +112,38 @@ def test_options_of_cnn_reach_its_sites():
     }
 
 
+LENET_5 = {"channels": (6, 16, 120), "kernel_size": 5, "widths": (84,)}
+
+
+def test_every_block_has_the_pooling_of_its_place():
+    # LeCun et al. (1998): 28 x 28 pixels, halved twice and then left, so 7 x 7 x 120 meet the dense layer.
+    lenet = shapes(cnn, jnp.zeros((2, 28, 28, 1)), pool=(2, 2, 1), **LENET_5)
+    assert lenet == {
+        "conv_0.kernel": (5, 5, 1, 6),
+        "conv_0.bias": (6,),
+        "conv_1.kernel": (5, 5, 6, 16),
+        "conv_1.bias": (16,),
+        "conv_2.kernel": (5, 5, 16, 120),
+        "conv_2.bias": (120,),
+        "hidden_0.kernel": (5880, 84),
+        "hidden_0.bias": (84,),
+        "out.kernel": (84, 10),
+        "out.bias": (10,),
+        "y": (2,),
+    }
+    # One number stands for every block.
+    alike = [shapes(cnn, jnp.zeros((2, 28, 28, 1)), pool=pool, **LENET_5) for pool in (2, [2, 2, 2])]
+    assert alike[0] == alike[1] != lenet
+    # The sites' shapes do not tell the order: the image that the second block sees does.
+    seen = []
+    for pool in ((3, 1), (1, 3)):
+        model = functools.partial(cnn, channels=(1, 1), widths=(), pool=pool)
+        jax.eval_shape(
+            lambda model=model: seen.append(trace(model, jnp.zeros((2, 6, 6, 1)))["conv_1"]["args"][0].shape)
+        )
+    assert seen == [(2, 2, 2, 1), (2, 6, 6, 1)]
+
+
 REGRESSION_GP = {"lengthscale": (FEATURES,), "amplitude": (), "noise_scale": (), "y": (ROWS,)}
 
 
@@ -530,6 +562,12 @@ def test_labels_out_of_range_raise_inside_a_sampler():
         (call(mlp, X, num_classes=1), "num_classes=1: a classification has at least 2 classes"),
         (call(mlp, X, num_rows=ROWS - 1), "num_rows=5 but x has 6 rows: num_rows is the size of the whole data set"),
         (call(cnn, X), r"cnn got x of shape \(6, 4\): wanted images \(row, height, width, channel\)"),
+        (
+            call(cnn, IMAGES, pool=(2, 2, 1)),
+            r"cnn got pool=\(2, 2, 1\) for 2 blocks: give one number, or one for each block",
+        ),
+        (call(cnn, IMAGES, pool=()), r"cnn got pool=\(\) for 2 blocks: give one number, or one for each block"),
+        (call(cnn, IMAGES, pool=(2, 5)), "max_pool got a 4x4 image, smaller than its 5x5 window: pool less"),
         (call(cnn, IMAGES, pool=9), "max_pool got a 8x8 image, smaller than its 9x9 window: pool less"),
         (
             lambda: dense("out", IMAGES, 3),

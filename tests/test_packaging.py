@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+ROOMS = {"models", "inference", "plots", "benchmarks"}
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +52,16 @@ def test_wheel_holds_the_rooms_under_one_name_and_no_tests(wheel: Path) -> None:
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"hmcvi"}
     rooms = {name.split("/")[1] for name in names if name.startswith("hmcvi/")}
-    assert rooms == {"models", "inference", "plots", "benchmarks"}
+    assert rooms == ROOMS
     assert all(f"hmcvi/{room}/py.typed" in names for room in rooms)
+
+
+def test_wheel_holds_the_targets_of_reproduce(wheel: Path) -> None:
+    """The only file beside the code that the command reads: without it `hmcvi reproduce` would work in the source."""
+    packed = zipfile.ZipFile(wheel)
+    assert packed.read("hmcvi/benchmarks/targets.toml") == (ROOT / "benchmarks" / "targets.toml").read_bytes()
+    others = {name for name in packed.namelist() if name.startswith("hmcvi/") and not name.endswith(".py")}
+    assert others == {"hmcvi/benchmarks/targets.toml"} | {f"hmcvi/{room}/py.typed" for room in ROOMS}
 
 
 def test_nothing_generic_is_importable(environment: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
