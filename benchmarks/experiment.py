@@ -154,7 +154,7 @@ class Experiment:
         group, make = METHODS[name]
         given = parse_options(make, self.options.get(group, ()), f"--{group}")
         small = QUICK.get(group, {}) if self.quick else {}
-        if "num_steps" in small and isinstance(given.get("start"), MAP):
+        if "num_steps" in small and given.get("start") == MAP():  # one of a length of its own keeps it
             given["start"] = dataclasses.replace(given["start"], num_steps=small["num_steps"])
         try:
             return make(**{**small, **given})

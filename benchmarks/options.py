@@ -103,7 +103,7 @@ def _prior(text: str) -> Any:
     check_name("prior", name, PRIORS)
     if scale and "scale" not in inspect.signature(PRIORS[name]).parameters:
         raise ValueError(f"the {name} prior takes no scale: give prior={name}")
-    return PRIORS[name](**({"scale": float(scale)} if scale else {}))
+    return PRIORS[name](**({"scale": _float(scale)} if scale else {}))
 
 
 def _guide(text: str) -> Any:
@@ -114,7 +114,7 @@ def _guide(text: str) -> Any:
 
 def _optimizer(text: str) -> Any:
     """Return an optax optimiser by its name; "sgd:0.9" is SGD with that momentum."""
-    name, _, momentum = text.partition(":")
+    name, _, momentum = _argument(text)
     check_name("optimizer", name, dict.fromkeys(OPTIMIZERS))
     if momentum and name != "sgd":
         raise ValueError(f"{name} takes no momentum: give optimizer={name}")
@@ -123,7 +123,7 @@ def _optimizer(text: str) -> Any:
 
 def _start(text: str) -> Any:
     """Return where means start: prior, fan_in, fan_in:GAIN, map or map:STEPS."""
-    name, _, argument = text.partition(":")
+    name, _, argument = _argument(text)
     check_name("start", name, dict.fromkeys(STARTS))
     if name == "prior":
         if argument:
@@ -132,6 +132,13 @@ def _start(text: str) -> Any:
     if name == "fan_in":
         return FanIn(_float(argument)) if argument else FanIn()
     return MAP(num_steps=_count(argument)) if argument else MAP()
+
+
+def _argument(text: str) -> tuple[str, str, str]:
+    name, colon, argument = text.partition(":")
+    if colon and not argument:
+        raise ValueError(f"nothing follows the colon: give {name}, or an argument too")
+    return name, colon, argument
 
 
 def _count(text: str) -> int:

@@ -101,7 +101,7 @@ def read_targets(path: Path = TARGETS) -> dict[str, Target]:
         try:
             claims = tuple(Claim(**claim) for claim in entry.pop("claims"))
             targets[name] = Target(name=name, claims=claims, **entry)
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"{path.name}, target {name}: {error}") from error
         if targets[name].run not in RUNS:
             raise ValueError(f"{path.name}, target {name}: no run {targets[name].run!r}, only {', '.join(RUNS)}")
@@ -109,7 +109,14 @@ def read_targets(path: Path = TARGETS) -> dict[str, Target]:
 
 
 def judge(claim: Claim, measures: Mapping[str, Score]) -> Outcome:
-    """Hold a claim against measures."""
+    """Hold a claim against measures.
+
+    Raises:
+        ValueError: a measure that the claim names is not among them.
+    """
+    for name in (claim.measure, claim.below):
+        if name is not None and name not in measures:
+            raise ValueError(f"no measure {name!r}: the run returned {', '.join(measures)}")
     value, error = measures[claim.measure]
     if claim.at_most is not None:
         return Outcome(claim, value, error, f"at most {claim.at_most:g}", value <= claim.at_most)
@@ -150,7 +157,7 @@ def reproduce(
     targets = read_targets()
     for name in names:
         check_name("target", name, targets)
-    chosen = [targets[name] for name in names or targets]
+    chosen = [targets[name] for name in dict.fromkeys(names or targets)]
     if len(set(seeds)) != len(seeds):
         raise UsageError("a seed was given twice: give each once")
     try:
@@ -184,12 +191,16 @@ def _run_target(
     seconds: list[float] = []
     for seed in seeds:
         started = time.perf_counter()
-        by_seed.append(RUNS[target.run](seed, data_dir, **settings))
+        try:
+            by_seed.append(RUNS[target.run](seed, data_dir, **settings))
+        except FitError as error:
+            raise FitError(f"seed {seed}: {error}", error.fit) from error
         seconds.append(time.perf_counter() - started)
         done = seeds[: len(by_seed)]
         measures = _over_seeds(by_seed)
         outcomes = [judge(claim, measures) for claim in target.asked(quick=quick)]
-        _write(out / f"{stem}.json", target, settings, done, by_seed, outcomes, seconds, quick=quick)
+        complete = len(done) == len(seeds)  # until then nothing has passed
+        _write(out / f"{stem}.json", target, settings, done, by_seed, outcomes, seconds, quick=quick, complete=complete)
     saved = f"all measures: {out / stem}.json"
     if target.run == "flipout_variance":
         plots.save(plots.gradient_variance(_curves(measures, settings["batch_sizes"])), out / stem)
@@ -244,24 +255,25 @@ def _write(
     seconds: Sequence[float],
     *,
     quick: bool,
+    complete: bool,
 ) -> None:
     record = {
         "target": target.name,
         "source": target.source,
         "quick": quick,
         "settings": dict(settings),
-        "passed": all(outcome.passed for outcome in outcomes),
+        "passed": complete and all(outcome.passed for outcome in outcomes),
         "claims": [
             {
                 **{key: value for key, value in dataclasses.asdict(outcome.claim).items() if value is not None},
-                "measured": outcome.value,
+                "measured": _number(outcome.value),
                 "standard_error": _number(outcome.standard_error),
                 "passed": outcome.passed,
             }
             for outcome in outcomes
         ],
         "measures": {
-            str(seed): {name: [value, _number(error)] for name, (value, error) in measures.items()}
+            str(seed): {name: [_number(value), _number(error)] for name, (value, error) in measures.items()}
             for seed, measures in zip(seeds, by_seed, strict=True)
         },
         "where": where(),
@@ -275,8 +287,8 @@ def _write(
 
 
 def _number(value: float) -> float | None:
-    """JSON knows no NaN."""
-    return None if math.isnan(value) else value
+    """JSON knows neither NaN nor infinity."""
+    return value if math.isfinite(value) else None
 
 
 def _curves(measures: Measures, batch_sizes: Sequence[int]) -> dict[str, dict[str, np.ndarray]]:

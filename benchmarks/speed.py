@@ -125,6 +125,7 @@ class Peer:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
+            self.close()
             raise SystemExit("speed: bayesian-torch ended early; see its message above")
         return line
 

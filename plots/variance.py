@@ -42,13 +42,16 @@ def gradient_variance(curves: Mapping[str, Mapping[str, ArrayLike]], *, ax: Axes
         raise ValueError("curves is empty: pass a mapping from estimator to its arrays")
     if ax is None:
         ax = style.new_axes(size=(style.COLUMN_WIDTH, 2.6))[0, 0]
-    sizes, first = np.array([]), []
+    every: list[np.ndarray] = []
+    first = []
     for (name, curve), look in zip(curves.items(), style.looks(curves).values(), strict=True):
         missing = [array for array in _ARRAYS if array not in curve]
         if missing:
             raise ValueError(f"curves[{name!r}] has no {missing[0]!r}: give {', '.join(_ARRAYS)}")
         arrays = checked_mapping(f"curves[{name!r}]", {array: curve[array] for array in _ARRAYS}, "batch")
         sizes, value, error = (arrays[array] for array in _ARRAYS)
+        if not len(sizes) == len(value) == len(error) or not (sizes > 0).all():
+            raise ValueError(f"curves[{name!r}] wants batch sizes above 0, and as many values and errors")
         if not (value > 0).all():
             raise ValueError(f"curves[{name!r}] holds a variance of {value.min():g}: a log axis takes those above 0")
         ax.errorbar(
@@ -63,8 +66,10 @@ def gradient_variance(curves: Mapping[str, Mapping[str, ArrayLike]], *, ax: Axes
             elinewidth=0.8,
             capsize=1.5,
         )
-        first.append(value[0])
-    ax.plot(sizes, np.mean(first) * sizes[0] / sizes, color=style.GREY, linewidth=0.8, zorder=1, label="1 / batch size")
+        every.append(sizes)
+        first.append(value[sizes.argmin()] * sizes.min())
+    sizes = np.unique(np.concatenate(every))
+    ax.plot(sizes, np.mean(first) / sizes, color=style.GREY, linewidth=0.8, zorder=1, label="1 / batch size")
     ax.set(xscale="log", yscale="log", xlabel="batch size (rows)", ylabel="variance of the gradient")
     ax.xaxis.set_major_locator(FixedLocator(list(sizes)))
     ax.xaxis.set_major_formatter(lambda size, _: f"{size:g}")

@@ -54,13 +54,15 @@ def weight_histograms(
     axes, own_figure = _panels(axes, len(layers))
     for layer, ax in zip(layers, axes.flat, strict=False):
         low, high = _range([of[layer][of[layer] != 0] for of in checked.values()])
-        edges = np.linspace(low, high, _NUM_BINS + 1)
+        # few weights, as a MAP fit has in a small layer, would leave most of the bins empty
+        fewest = min(len(of[layer]) for of in checked.values())
+        edges = np.linspace(low, high, min(_NUM_BINS, max(7, int(2 * np.sqrt(fewest)))) + 1)
         notes = []
         for (method, of), look in zip(checked.items(), style.looks(checked).values(), strict=True):
             present = of[layer][of[layer] != 0]
             removed = 1 - len(present) / len(of[layer])
             if removed > 0:
-                notes.append((f"{method}: {100 * removed:.0f} % are 0", look.color))
+                notes.append((f"{method}: {100 * removed:.3g} % are 0", look.color))
             _step(ax, present, edges, look, total=len(of[layer]))
         ax.set_yscale("log")
         for i, (note, color) in enumerate(notes):

@@ -453,7 +453,7 @@ def test_shifts_gaps_and_given_splits_from_end_to_end(
     assert "The target has 120 different numbers: taken for a regression" in printed.err
     assert "Rows with b between" in printed.err
     table = pd.read_csv("tuned/table.csv").set_index(["set", "score"])["value"]
-    assert set(table.index.get_level_values("set")) == {"validation", "gap:b"} | {
+    assert set(table.index.get_level_values("set")) == {"validation", POSTERIOR_MEAN, "gap:b"} | {
         f"gaussian_noise@{level}" for level in range(1, 6)
     }
     errors = [table[f"gaussian_noise@{level}", "rmse"] for level in (1, 3, 5)]
@@ -493,6 +493,9 @@ def test_help_needs_no_jax_and_names_every_choice(capsys: pytest.CaptureFixture[
         "bbb-local",
         "held_out",
         "num_warmup=500",
+        "--ensemble",
+        "optimizer=adam",
+        "clip_norm=none",
         "widths=16",
         "prior=",
         "--target",
