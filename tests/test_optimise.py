@@ -220,6 +220,15 @@ def test_clipping_bounds_the_move_of_one_step_and_keeps_its_direction(clip_norm)
     np.testing.assert_allclose(move, -0.01 * gradient * min(1, clip_norm / norm), rtol=1e-4, atol=1e-6)
 
 
+def test_it_is_gradients_that_are_clipped_and_not_steps():
+    # The sign of a gradient that was clipped is its sign, and its steps of 1 are longer than the bound.
+    method = MAP(num_steps=1, learning_rate=optax.constant_schedule(1.0), optimizer=optax.sign_sgd, clip_norm=0.5)
+    start = np.array([[1.0], [-2.0], [0.5]], np.float32)
+    result = fit(KEY, linear_regression, X, Y, dataclasses.replace(method, start=point(start)))
+    moves = result.location["out.kernel"] - start
+    np.testing.assert_array_equal(moves[:, 0], -np.sign(loss_gradient(start[:, 0].astype(float))))
+
+
 def test_clipping_takes_the_norm_over_all_sites():
     method = MAP(num_steps=1, learning_rate=optax.constant_schedule(1.0), optimizer=optax.sgd)
     stayed = fit(KEY, LINEAR, X, Y, dataclasses.replace(method, **STAY))
