@@ -162,7 +162,7 @@ def _predictive_groups(kind: str, outputs: np.ndarray, y: np.ndarray, key: jax.A
 
 
 def _array(site: str, values: jax.Array) -> tuple[list[str], np.ndarray]:
-    return [f"{site}_{axis}" for axis in range(np.ndim(values))], np.asarray(values)
+    return [f"{site}_dim_{axis}" for axis in range(np.ndim(values))], np.asarray(values)
 
 
 def _moments(tree: xr.DataTree, group: str) -> dict[str, jax.Array] | None:
@@ -206,11 +206,22 @@ def _plain(value: Any) -> Any:
     if isinstance(value, functools.partial):
         held = [_plain(part) for part in value.args] + [{k: _plain(v)} for k, v in sorted(value.keywords.items())]
         return [_plain(value.func), *held]
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
     if isinstance(value, types.FunctionType):
-        held = [_plain(cell.cell_contents) for cell in value.__closure__ or ()]
+        held = [_held(cell) for cell in value.__closure__ or ()]
         name = value.__qualname__
         if "<lambda>" in name:  # all lambdas of a scope share a name
             code = value.__code__
             name += " " + hashlib.sha256(repr((code.co_code, code.co_consts, code.co_names)).encode()).hexdigest()[:8]
         return [name, *held] if held else name
     return getattr(value, "__qualname__", repr(value))
+
+
+def _held(cell: types.CellType) -> Any:
+    """Return what a function holds on to; a schedule may turn a count it holds into a float when it is first asked."""
+    try:
+        held = cell.cell_contents
+    except ValueError:  # a name that was never given a value
+        return None
+    return float(held) if isinstance(held, int) and not isinstance(held, bool) else _plain(held)

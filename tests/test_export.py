@@ -128,17 +128,9 @@ SCHEDULES = {
     "exponential to an end": partial(optax.exponential_decay, 0.1, 100, 0.5, end_value=0.01),
     "linear": partial(optax.linear_schedule, 0.1, 0.0, 100),
 }
-BROKEN = {
-    "exponential": "without an end value it has an empty cell, and to_datatree raises ValueError: Cell is empty",
-    "joined": "schedules in a list are described by their addresses in memory",
-    "cosine": "optax's cosine turns its number of steps into a float when it is first asked: 100 becomes 100.0",
-}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=pytest.mark.xfail(strict=True, reason=BROKEN[n])) if n in BROKEN else n for n in SCHEDULES],
-)
+@pytest.mark.parametrize("name", SCHEDULES)
 def test_a_schedule_that_was_followed_is_known_again_when_it_is_made_anew(name):
     method = SVI(learning_rate=SCHEDULES[name]())
     method.learning_rate(jnp.asarray(3))  # as the fit does
@@ -165,7 +157,6 @@ def test_a_tree_of_another_schedule_optimiser_or_start_is_refused():
             from_datatree(tree, linear, X, Y, dataclasses.replace(whole, **change))
 
 
-@pytest.mark.xfail(strict=True, reason="axes are named <site>_<number>: the site of that name becomes a coordinate")
 def test_the_gaussian_of_every_site_survives_the_disk_whatever_its_name(tmp_path):
     result = made(SVI())
     save_datatree(to_datatree(result), tmp_path / "fit.nc")
