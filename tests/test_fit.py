@@ -304,7 +304,7 @@ def test_minibatches_reach_the_whole_datas_optimum(method):
     rate = optax.exponential_decay(0.03, 6000, 1e-3)
     chosen = method(num_steps=6000, num_draws=20_000, batch_size=16, learning_rate=rate, num_particles=2)
     result = fit(jax.random.key(0), linear_regression, X, Y, chosen)
-    assert result.finished  # a schedule that ends on a plateau: 2.3 % false alarms, see above
+    assert result.finished is None  # any loss is flat where a schedule ends: that says nothing of a plateau
     assert result.rows_per_gradient == 16
     assert result.num_passes == 12_000 * 16 / 40
     draws = np.asarray(result.draws["out.kernel"], np.float64)[0, :, :, 0]

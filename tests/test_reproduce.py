@@ -364,7 +364,7 @@ def test_a_fit_that_fails_fails_its_target_and_the_others_run(toy, tmp_path, cap
     toy.measures = fail
     assert cli.main(["reproduce", "toy-digits", "toy-easy", "--out", str(tmp_path)]) == 1
     said = capsys.readouterr()
-    assert "FAIL: the loss became nan at step 3 of 9: lower the learning rate" in said.out
+    assert "FAIL: seed 0: the loss became nan at step 3 of 9: lower the learning rate" in said.out
     assert said.err == ""
     assert [words[-1] for words in verdicts(said.out)] == ["pass"]  # of the other
     assert [path.name for path in tmp_path.iterdir()] == ["toy-easy.json"]
