@@ -79,7 +79,8 @@ def starting_point(
         if not isinstance(start, Fit):
             start = made = start.fit(key, model, x, y, progress)
             if made.failure:
-                raise FitError(f"the fit to start from: {made.failure}", made)
+                kept = made if made.losses is not None and len(made.losses) else None
+                raise FitError(f"the fit to start from: {made.failure}", kept)
         values = _means(start, values)
     return Beginning(batch_model, batch_size, values, made)
 
