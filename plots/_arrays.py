@@ -1,4 +1,4 @@
-"""The check that figures of several methods share."""
+"""The checks that figures of several methods share."""
 
 from collections.abc import Mapping
 
@@ -37,3 +37,27 @@ def checked_mapping(
     for label, array in arrays.items():
         checked(f"{name}[{label!r}]", array if finite else np.zeros_like(array), *dims)
     return arrays
+
+
+def check_same_keys(name: str, values: Mapping[str, Mapping[str, object]], what: str, advice: str = "") -> None:
+    """Raise ValueError where the methods of a figure differ in their keys.
+
+    Args:
+        name: what to call the mapping in a message.
+        values: for each method a mapping, such as from set to scores.
+        what: what the keys are, in the plural.
+        advice: what to add to the message.
+
+    Example:
+        >>> check_same_keys("ratios", {"nuts": {"out": 1}, "svi": {}}, "layers")
+        Traceback (most recent call last):
+        ...
+        ValueError: ratios['svi'] has the layers [] and ratios['nuts'] has ['out']: give every method the same layers
+    """
+    first = next(iter(values))
+    for method, of_method in values.items():
+        if set(of_method) != set(values[first]):
+            raise ValueError(
+                f"{name}[{method!r}] has the {what} {list(of_method)} and {name}[{first!r}] has "
+                f"{list(values[first])}: give every method the same {what}{advice}"
+            )

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from hmcvi.inference.score_base import checked
 
 from . import style
+from ._arrays import check_same_keys
 
 __all__ = ["severity_curves"]
 
@@ -298,13 +299,7 @@ def _checked_curves(
         if not of_method:
             raise ValueError(f"{name} is empty but should hold a curve for each score: pass at least one score")
         found[method] = {score: _checked_curve(f"{name}[{score!r}]", curve) for score, curve in of_method.items()}
-    first = next(iter(found))
-    for method, of_method in found.items():
-        if set(of_method) != set(found[first]):
-            raise ValueError(
-                f"curves[{method!r}] has the scores {list(of_method)} and curves[{first!r}] has {list(found[first])}:"
-                " give every method the same scores, with NaN where one could not be computed"
-            )
+    check_same_keys("curves", found, "scores", advice=", with NaN where one could not be computed")
     return found
 
 

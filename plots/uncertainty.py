@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from hmcvi.inference import scores
 
 from . import style
-from ._arrays import checked_mapping
+from ._arrays import check_same_keys, checked_mapping
 
 __all__ = ["entropy_histograms"]
 
@@ -138,11 +138,7 @@ def _checked_sets(
                 f"entropies[{method!r}] has the sets {list(of_method)} and no in-distribution set "
                 f"{in_distribution!r}: add it or name another by in_distribution="
             )
-        if set(of_method) != set(sets[first]):
-            raise ValueError(
-                f"entropies[{method!r}] has the sets {list(of_method)} and entropies[{first!r}] has "
-                f"{list(sets[first])}: give every method the same sets"
-            )
+    check_same_keys("entropies", sets, "sets")
     if len(sets[first]) < 2:
         raise ValueError(f"entropies has only the in-distribution set {in_distribution!r}: add an OOD set")
     return sets

@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from . import style
-from ._arrays import checked_mapping
+from ._arrays import check_same_keys, checked_mapping
 
 __all__ = ["signal_to_noise", "weight_histograms"]
 
@@ -135,13 +135,7 @@ def _checked_layers(name: str, values: Mapping[str, Mapping[str, ArrayLike]]) ->
     if not isinstance(values, Mapping) or not values:
         raise TypeError(f"{name} must map each method to a mapping from layer to an array (weight,)")
     checked = {method: checked_mapping(f"{name}[{method!r}]", of, "weight") for method, of in values.items()}
-    first = next(iter(checked))
-    for method, of in checked.items():
-        if set(of) != set(checked[first]):
-            raise ValueError(
-                f"{name}[{method!r}] has the layers {list(of)} and {name}[{first!r}] has {list(checked[first])}: give "
-                "every method the same layers"
-            )
+    check_same_keys(name, checked, "layers")
     return checked
 
 

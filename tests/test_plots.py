@@ -20,6 +20,8 @@ import hmcvi.plots as plots
 from hmcvi.inference import scores
 from hmcvi.plots import posterior, regression, style, training
 
+from .drawn_text import check_apart, visible_texts
+
 METHODS = ("nuts", "svi", "bbb-local")
 SETS = ("permuted", "held-out classes", "fashion_mnist", "rotated 90°", "noise")
 
@@ -130,25 +132,6 @@ FIGURES = {
 # --- laws of every figure
 
 
-def visible_texts(figure):
-    """Every text that is drawn, with its box in pixels."""
-    found = [*figure.texts]
-    for legend in figure.legends:
-        found += legend.get_texts()
-    for ax in figure.axes:
-        found += [*ax.texts, ax.title]
-        if ax.get_legend() is not None:
-            found += ax.get_legend().get_texts()
-        if not ax.axison:
-            continue
-        for axis in (ax.xaxis, ax.yaxis):
-            low, high = sorted(axis.get_view_interval())
-            ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
-            found += [axis.label, *(tick.label1 for tick in ticks if low <= tick.get_loc() <= high)]
-    shown = [t for t in found if t.get_visible() and t.get_text().strip()]
-    return [(text.get_text(), text.get_window_extent()) for text in shown]
-
-
 @pytest.mark.parametrize("name", FIGURES)
 def test_no_text_is_clipped_or_overlaps_another(name):
     drawn = FIGURES[name]()
@@ -156,14 +139,7 @@ def test_no_text_is_clipped_or_overlaps_another(name):
     figure.canvas.draw()
     texts = visible_texts(figure)
     assert len(texts) > 5
-    for text, box in texts:
-        inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= figure.bbox.width + 1 and box.y1 <= figure.bbox.height + 1
-        assert inside, f"{text!r} leaves the figure: {box} in {figure.bbox}"
-    for place, (text, box) in enumerate(texts):
-        for other, other_box in texts[:place]:
-            width = min(box.x1, other_box.x1) - max(box.x0, other_box.x0)
-            height = min(box.y1, other_box.y1) - max(box.y0, other_box.y0)
-            assert min(width, height) < 1, f"{text!r} overlaps {other!r}"
+    check_apart(figure, texts)
 
 
 @pytest.mark.parametrize("name", FIGURES)

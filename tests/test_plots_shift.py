@@ -11,7 +11,7 @@ from matplotlib.text import Text
 import hmcvi.plots as plots
 from hmcvi.plots import shift
 
-from .test_plots import visible_texts
+from .drawn_text import check_apart, visible_texts
 
 TITLES = ("rotation", "gaussian noise", "drift")
 METHODS = ("nuts", "svi", "bbb-local", "bbb-shared", "laplace", "ensemble")
@@ -86,13 +86,7 @@ def test_no_text_is_clipped_or_overlaps_another(name):
     legends = [*figure.legends, *(ax.get_legend() for ax in axes if ax.get_legend())]
     (covered,) = (legend.get_window_extent() for legend in legends)
     assert not any(covered.overlaps(ax.get_window_extent()) for ax in axes)
-    for place, (text, box) in enumerate(texts):
-        inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= figure.bbox.width + 1 and box.y1 <= figure.bbox.height + 1
-        assert inside, f"{text!r} leaves the figure: {box} in {figure.bbox}"
-        for other, other_box in texts[:place]:
-            width = min(box.x1, other_box.x1) - max(box.x0, other_box.x0)
-            height = min(box.y1, other_box.y1) - max(box.y0, other_box.y0)
-            assert min(width, height) < 1, f"{text!r} overlaps {other!r}"
+    check_apart(figure, texts)
 
 
 # --- what is drawn

@@ -10,7 +10,7 @@ from matplotlib.collections import LineCollection
 import hmcvi.plots as plots
 from hmcvi.plots import style
 
-from .test_plots import visible_texts
+from .drawn_text import check_apart, visible_texts
 
 METHODS = ("nuts", "svi", "bbb-local")
 LAYERS = ("hidden_0", "hidden_1", "hidden_2", "out")
@@ -92,13 +92,7 @@ def test_no_text_is_clipped_or_overlaps_another(name):
         right = [tick.label2 for tick in ax.yaxis.get_major_ticks() if low <= tick.get_loc() <= high]
         texts += [(label.get_text(), label.get_window_extent()) for label in right if label.get_visible()]
     assert len(texts) > 5
-    for place, (text, box) in enumerate(texts):
-        inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= figure.bbox.width + 1 and box.y1 <= figure.bbox.height + 1
-        assert inside, f"{text!r} leaves the figure: {box} in {figure.bbox}"
-        for other, other_box in texts[:place]:
-            width = min(box.x1, other_box.x1) - max(box.x0, other_box.x0)
-            height = min(box.y1, other_box.y1) - max(box.y0, other_box.y0)
-            assert min(width, height) < 1, f"{text!r} overlaps {other!r}"
+    check_apart(figure, texts)
 
 
 # --- densities of weights
