@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from flax import nnx
+from jax import lax
 from numpyro.distributions import kl_divergence
 
 from hmcvi.models.ops import Conv, Dense, LinearOp
@@ -57,8 +58,12 @@ class Gaussian(nnx.Module):
 
     def draw(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
         """Return draws μ + σ ε of shape (*shape, *loc shape)."""
-        loc = self.loc[...]
-        return loc + self.scale * jax.random.normal(key, (*shape, *loc.shape), loc.dtype)
+        return self.loc[...] + self.perturbation(key, shape)
+
+    def perturbation(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
+        """Return draws (*shape, *parameter shape) of σ ε, their mean subtracted."""
+        scale = self.scale
+        return scale * _normal(key, (*shape, *scale.shape), scale.dtype)
 
     def distribution(self, event_dim: int) -> dist.Distribution:
         """Return the Normals as a NumPyro distribution whose last `event_dim` axes are event axes."""
@@ -129,10 +134,10 @@ class VariationalLayer(nnx.Module):
             mean = mean + self.bias.loc[...]
         if key is None:
             return mean, {}
-        if self.estimator == "local":
-            return mean + self._local_noise(x, mean, key), {}
-        if self.estimator == "flipout":
-            return mean + self._flipout_noise(x, mean, key), {}
+        if self.estimator != "shared":
+            noise = self._local_noise if self.estimator == "local" else self._flipout_noise
+            # Kept apart from what follows: XLA would draw the noise anew in everything that reads the output.
+            return lax.optimization_barrier(mean + noise(x, mean, key)), {}
         key_kernel, key_bias = jax.random.split(key)
         weights = {"kernel": self.kernel.draw(key_kernel)}
         output = self.op(x, weights["kernel"])
@@ -158,14 +163,13 @@ class VariationalLayer(nnx.Module):
             variance = variance + self.bias.scale**2
         # The gradient of √ at 0 is infinite, and a row of zeros has variance 0.
         positive = jnp.maximum(variance, jnp.finfo(variance.dtype).tiny)
-        return jnp.sqrt(positive) * jax.random.normal(key, mean.shape, mean.dtype)
+        return jnp.sqrt(positive) * _normal(key, mean.shape, mean.dtype)
 
     def _flipout_noise(self, x: jax.Array, mean: jax.Array, key: jax.Array) -> jax.Array:
         key_kernel, key_bias, key_in, key_out, key_signs = jax.random.split(key, 5)
-        perturbation = self.kernel.draw(key_kernel) - self.kernel.loc[...]
-        noise = self.op(x * _signs(key_in, x), perturbation) * _signs(key_out, mean)
+        noise = self.op(x * _signs(key_in, x), self.kernel.perturbation(key_kernel)) * _signs(key_out, mean)
         if self.bias is not None:
-            noise = noise + (self.bias.draw(key_bias) - self.bias.loc[...]) * _signs(key_signs, mean)
+            noise = noise + self.bias.perturbation(key_bias) * _signs(key_signs, mean)
         return noise
 
 
@@ -280,4 +284,13 @@ def _initial(
 def _signs(key: jax.Array, like: jax.Array) -> jax.Array:
     """Return random signs for each row and channel of `like` (row, ..., channel), constant over other axes."""
     shape = (like.shape[0], *(1,) * (like.ndim - 2), like.shape[-1])
-    return jax.random.rademacher(key, shape, like.dtype)
+    # 32 signs from each random word; `jax.random.rademacher` takes a word each, eight times the time.
+    words = jax.random.bits(key, (shape[0], -(-shape[-1] // 32)))
+    bits = (words[:, :, None] >> jnp.arange(32, dtype=words.dtype)) & 1
+    return (2 * bits.reshape(shape[0], -1)[:, : shape[-1]].astype(like.dtype) - 1).reshape(shape)
+
+
+def _normal(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    """Return standard normals, by the form of threefry that uses both words of a hash, not their exclusive or."""
+    with jax.threefry_partitionable(False):
+        return jax.random.normal(key, shape, dtype)
