@@ -286,6 +286,16 @@ def _add_reproduce_options(parser: argparse.ArgumentParser) -> None:
         "--quick", action="store_true", help="subsets of the data, under 2 minutes each: orderings, not values"
     )
     parser.add_argument(
+        "--tune", action="store_true", help="score on a fifth of the training rows instead, and judge nothing"
+    )
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=(),
+        metavar="KEY=VALUE",
+        help="with --tune and one TARGET: other settings of its run",
+    )
+    parser.add_argument(
         "--seeds",
         nargs="+",
         type=int,
@@ -312,7 +322,13 @@ def _reproduce(options: argparse.Namespace) -> int:
         list_targets()
         return 0
     passed = reproduce(
-        options.targets, quick=options.quick, seeds=options.seeds, out=options.out, data_dir=options.data_dir
+        options.targets,
+        quick=options.quick,
+        tune=options.tune,
+        settings=options.set,
+        seeds=options.seeds,
+        out=options.out,
+        data_dir=options.data_dir,
     )
     return 0 if passed else 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import math
 import os
@@ -131,12 +132,14 @@ def reproduce(
     names: Sequence[str],
     *,
     quick: bool = False,
+    tune: bool = False,
+    settings: Sequence[str] = (),
     seeds: Sequence[int] = (0,),
     out: Path = Path("runs/reproduce"),
     data_dir: str | None = None,
     console: Console | None = None,
 ) -> bool:
-    """Run targets, print measured against published, write OUT/TARGET[-quick].json, and return whether all passed.
+    """Run targets, print measured against published, write OUT/TARGET[-quick|-tune].json, return whether all passed.
 
     With several seeds, each a fit (and, for the digits, a split) of its own, the value is their mean and its error
     that between them.
@@ -144,6 +147,8 @@ def reproduce(
     Arguments:
         names: targets; none means all.
         quick: whether to run on subsets, and to judge the orderings only.
+        tune: whether to score on validation rows, taken from the training rows, and to judge nothing.
+        settings: "KEY=VALUE" in the place of a target's settings, for one target and with `tune` only.
         seeds: random seeds.
         out: folder of the results.
         data_dir: the TFDS folder; None takes `$TFDS_DATA_DIR`.
@@ -152,7 +157,8 @@ def reproduce(
     A target whose data set is not prepared, or whose fit does not stay finite, fails with the reason; the others run.
 
     Raises:
-        UsageError: a target is unknown, a seed was given twice, or the folder cannot be written.
+        UsageError: a target is unknown or has nothing to tune, a setting is unknown, a seed was given twice, or the
+            folder cannot be written.
     """
     targets = read_targets()
     for name in names:
@@ -160,12 +166,20 @@ def reproduce(
     chosen = [targets[name] for name in dict.fromkeys(names or targets)]
     if len(set(seeds)) != len(seeds):
         raise UsageError("a seed was given twice: give each once")
+    if settings and len(chosen) > 1:
+        raise UsageError("settings belong to one target: name it")
+    if tune:
+        chosen = [_for_tuning(target, settings, quick=quick) for target in chosen]
+        quick = False
+    elif settings:
+        raise UsageError("settings are given with --tune only: a target's own are part of its claim")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{out} cannot be written ({error.strerror}): give another --out folder") from error
     console = Console(width=WIDTH, highlight=False, markup=False, emoji=False) if console is None else console
-    console.print(f"On {where()}{', quick: subsets of the data, orderings only' if quick else ''}.")
+    form = ", quick: subsets of the data, orderings only" if quick else ", on validation rows" if tune else ""
+    console.print(f"On {where()}{form}.")
     passed = True
     for target in chosen:
         console.print(f"\n{target.name}: {target.title}", style="bold")
@@ -186,7 +200,8 @@ def _run_target(
 ) -> bool:
     """Run one target for every seed, saving after each, print its table and return whether it passed."""
     settings = target.quick if quick else target.full
-    stem = f"{target.name}-quick" if quick else target.name  # a check of two minutes must not replace hours
+    # a check of two minutes, or a trial, must not replace hours
+    stem = f"{target.name}-quick" if quick else f"{target.name}-tune" if settings.get("tune") else target.name
     by_seed: list[Measures] = []
     seconds: list[float] = []
     for seed in seeds:
@@ -205,10 +220,28 @@ def _run_target(
     if target.run == "flipout_variance":
         plots.save(plots.gradient_variance(_curves(measures, settings["batch_sizes"])), out / stem)
         saved += f", curves: {out / stem}.png"
-    console.print(_table(outcomes))
+    console.print(_table(outcomes) if outcomes else _measures_table(measures))
     count = f"{len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"
     console.print(f"{count}, {sum(seconds):.0f} s; {saved}", style="dim")
     return all(outcome.passed for outcome in outcomes)
+
+
+def _for_tuning(target: Target, given: Sequence[str], *, quick: bool) -> Target:
+    """Return the target with validation rows for test rows, these settings, and no claims."""
+    if "tune" not in inspect.signature(RUNS[target.run]).parameters:
+        raise UsageError(f"{target.name} has no test rows, so nothing to tune on: leave --tune away")
+    settings = dict(target.quick if quick else target.full)
+    for text in given:
+        key, equals, value = text.partition("=")
+        check_name("setting", key, settings)
+        if not equals:
+            raise UsageError(f"{target.name} got {text!r}: give {key}=VALUE")
+        kind = type(settings[key])
+        try:
+            settings[key] = kind(value)
+        except ValueError:
+            raise UsageError(f"{target.name} got {text}: give {key}={kind.__name__}, such as {settings[key]}") from None
+    return dataclasses.replace(target, full={**settings, "tune": True}, claims=())
 
 
 def list_targets(console: Console | None = None) -> None:
@@ -239,10 +272,23 @@ def _table(outcomes: Sequence[Outcome]) -> Table:
     table.add_column("", no_wrap=True)
     for outcome in outcomes:
         published = "–" if outcome.claim.published is None else f"{outcome.claim.published:g}"
-        error = "" if math.isnan(outcome.standard_error) else f" ±{outcome.standard_error:.2g}"
         verdict = "pass" if outcome.passed else "FAIL"
-        table.add_row(outcome.claim.measure, published, outcome.wanted, f"{outcome.value:.4g}{error}", verdict)
+        measured = _with_error(outcome.value, outcome.standard_error)
+        table.add_row(outcome.claim.measure, published, outcome.wanted, measured, verdict)
     return table
+
+
+def _measures_table(measures: Measures) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
+    table.add_column("measure")
+    table.add_column("measured", justify="right")
+    for name, (value, error) in measures.items():
+        table.add_row(name, _with_error(value, error))
+    return table
+
+
+def _with_error(value: float, standard_error: float) -> str:
+    return f"{value:.4g}" + ("" if math.isnan(standard_error) else f" ±{standard_error:.2g}")
 
 
 def _write(
@@ -262,7 +308,7 @@ def _write(
         "source": target.source,
         "quick": quick,
         "settings": dict(settings),
-        "passed": complete and all(outcome.passed for outcome in outcomes),
+        "passed": complete and all(outcome.passed for outcome in outcomes) if outcomes else None,
         "claims": [
             {
                 **{key: value for key, value in dataclasses.asdict(outcome.claim).items() if value is not None},

@@ -12,10 +12,10 @@ import pytest
 from matplotlib import pyplot as plt
 from numpyro.distributions import biject_to
 
-from hmcvi.benchmarks import cli, target_runs
+from hmcvi.benchmarks import cli, datasets, target_runs
 from hmcvi.benchmarks.reproduce import Claim, judge, read_targets, reproduce
 from hmcvi.benchmarks.target_runs import RUNS
-from hmcvi.inference import Fit, FitError, fit
+from hmcvi.inference import Fit, FitError, fit, predict
 from hmcvi.inference.base import check_data, latent_sites
 from hmcvi.inference.scores import Score
 from hmcvi.models import ScaleMixture, mlp
@@ -226,6 +226,50 @@ def test_all_passed_is_exit_status_0_and_quick_asks_for_orderings_only(toy, tmp_
     assert record["settings"] == QUICK
 
 
+@pytest.fixture
+def tunable(toy, monkeypatch):
+    """The toy target, whose run takes validation rows too."""
+
+    def run(seed, data_dir, *, tune=False, **settings):
+        return toy(seed, data_dir, tune=tune, **settings)
+
+    monkeypatch.setitem(RUNS, "toy", run)
+    return toy
+
+
+def test_tuning_prints_every_measure_and_judges_nothing(tunable, tmp_path, capsys):
+    asked = ["reproduce", "toy-digits", "--tune", "--set", "epochs=7", "--out", str(tmp_path)]
+    assert cli.main(asked) == 0
+    assert tunable.calls == [(0, None, {"epochs": 7, "tune": True})]
+    printed = capsys.readouterr().out
+    assert "on validation rows" in printed
+    assert not verdicts(printed)
+    for name, words in ((MIXTURE, "1.5 ±0.12"), (GAUSSIAN, "2.25"), (ONE_DRAW, "3 ±0.17")):
+        assert any(line.startswith(name) and line.endswith(words) for line in printed.splitlines())
+    # The target's own record stays what it was.
+    assert [path.name for path in tmp_path.iterdir()] == ["toy-digits-tune.json"]
+    record = strict((tmp_path / "toy-digits-tune.json").read_text())
+    assert (record["passed"], record["claims"]) == (None, [])
+    assert record["settings"] == {"epochs": 7, "tune": True}
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        (["toy-digits", "--set", "epochs=7"], "settings are given with --tune only"),
+        (["--tune", "--set", "epochs=7"], "settings belong to one target: name it"),
+        (["toy-digits", "--tune", "--set", "epoch=7"], "unknown setting 'epoch' (did you mean epochs?)"),
+        (["toy-digits", "--tune", "--set", "epochs=many"], "toy-digits got epochs=many: give epochs=int, such as 60"),
+        (["toy-digits", "--tune", "--set", "epochs"], "toy-digits got 'epochs': give epochs=VALUE"),
+        (["toy-easy", "--tune"], "toy-easy has no test rows, so nothing to tune on: leave --tune away"),
+    ],
+)
+def test_what_cannot_be_tuned_is_one_sentence(tunable, tmp_path, capsys, asked, sentence):
+    assert cli.main(["reproduce", *asked, "--out", str(tmp_path)]) == 2
+    assert sentence in capsys.readouterr().err
+    assert tunable.calls == []
+
+
 def strict(text):
     """JSON as every reader knows it: NaN and Infinity are Python's own."""
 
@@ -412,14 +456,15 @@ def test_a_data_set_that_is_not_prepared_gets_one_sentence_and_fails(tmp_path, m
 ROWS, TEST_ROWS, SIDE = 60, 20, 8
 
 TINY = {
-    "mnist_mlp": {"epochs": 1, "rows": 40},
-    "mnist_pruning": {"epochs": 1, "rows": 40},
-    "lenet": {"data": "fashion_mnist", "map_epochs": 1, "epochs": 1, "rows": 40, "test_rows": 15},
-    "cifar10_cnn": {"map_epochs": 1, "epochs": 1},
-    "flipout_variance": {"num_steps": 20, "num_repeats": 5, "batch_sizes": [1, 4, 1024]},
-    "eight_schools_forms": {"num_draws": 200},
+    "mnist_mlp": ("blundell-mnist", {"epochs": 1, "rows": 40}),
+    "mnist_pruning": ("blundell-pruning", {"epochs": 1, "rows": 40}),
+    "lenet": ("lenet-fashion", {"map_epochs": 1, "epochs": 1, "rows": 40, "test_rows": 15}),
+    "cifar10_cnn": ("flipout-cifar10", {"map_epochs": 1, "epochs": 1, "rows": 40, "test_rows": 15}),
+    "flipout_variance": ("flipout-variance", {"num_steps": 20, "num_repeats": 5, "batch_sizes": [1, 4, 1024]}),
+    "eight_schools_forms": ("eight-schools", {"num_draws": 200}),
 }
-"""Settings that show what a run returns, and nothing else."""
+TINY = {run: {**TARGETS[name].quick, **tiny} for run, (name, tiny) in TINY.items()}
+"""Settings of a target, made to show what its run returns, and nothing else."""
 
 
 @pytest.fixture(scope="module")
@@ -521,6 +566,36 @@ def test_errors_and_accuracies_are_those_of_one_set_of_predictions(data_dir):
         assert 0 <= measures[f"test error, one draw (%), {prior} prior"].value <= 100
         # Labels of noise: 90 % are wrong, of 20 rows within four standard errors (1e-4 false alarms for each prior).
         assert abs(wrong.value - 90) < 4 * 100 * math.sqrt(0.09 / TEST_ROWS)
+
+
+@pytest.mark.parametrize("run", ["mnist_mlp", "lenet", "cifar10_cnn"])
+def test_tuning_scores_a_fifth_of_the_training_rows(run, data_dir, monkeypatch):
+    fitted, scored = [], []
+
+    def fitting(key, model, x, y, method):
+        fitted.append(np.asarray(x))
+        return untrained(key, model, x, y, method)
+
+    def predicting(result, x, **options):
+        scored.append(np.asarray(x))
+        return predict(result, x, **options)
+
+    monkeypatch.setenv("HMCVI_CACHE", data_dir + "/cache")
+    for name, value in {"mlp": linear, "cnn": linear, "fit": fitting, "predict": predicting, "BATCH_SIZE": 16}.items():
+        monkeypatch.setattr(target_runs, name, value)
+    settings = {key: value for key, value in TINY[run].items() if key not in ("rows", "test_rows")}
+    RUNS[run](0, data_dir, tune=True, **settings)
+    assert {len(x) for x in fitted} == {ROWS - ROWS // 5}
+    train = datasets.load(
+        TINY[run].get("data", "cifar10" if run == "cifar10_cnn" else "mnist"),
+        seed=0,
+        data_dir=data_dir,
+        image=run != "mnist_mlp",
+    ).x_train
+    rows = {row.tobytes() for row in np.asarray(train)}
+    assert len(scored[0]) == ROWS // 5
+    assert all(row.tobytes() in rows for row in scored[0])
+    assert not {row.tobytes() for row in fitted[0]} & {row.tobytes() for row in scored[0]}
 
 
 def test_slopes_are_those_of_the_variances(data_dir):
