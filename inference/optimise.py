@@ -100,7 +100,7 @@ class Training:
 
     def __post_init__(self) -> None:
         what, rate = type(self).__name__, self.learning_rate
-        if self.num_steps < 1:
+        if not is_count(self.num_steps):
             raise ValueError(f"{what} got num_steps={self.num_steps}: give a whole number of at least 1")
         if not callable(rate) and not (np.isfinite(rate) and rate > 0):
             raise ValueError(f"{what} got learning_rate={rate}: give a number above 0 or an optax schedule")
@@ -147,11 +147,16 @@ class Training:
         return self.schedule == "plateau" and not callable(self.learning_rate)
 
 
+def is_count(value: Any) -> bool:
+    """Return whether this is a whole number of at least 1."""
+    return isinstance(value, int | np.integer) and value >= 1
+
+
 def check_variational(method: Any) -> None:
     """Raise ValueError where a hyperparameter that the variational methods share is out of range."""
     what = type(method).__name__
     for name in ("num_draws", "num_particles"):
-        if getattr(method, name) < 1:
+        if not is_count(getattr(method, name)):
             raise ValueError(f"{what} got {name}={getattr(method, name)}: give a whole number of at least 1")
     if not (np.isfinite(method.init_scale) and method.init_scale > 0):
         raise ValueError(f"{what} got init_scale={method.init_scale}: give a number above 0")

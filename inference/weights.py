@@ -64,7 +64,7 @@ def prune(fit: Fit, fraction: float, *, sites: Sequence[str] | None = None) -> F
     if not 0 <= fraction <= 1:
         raise ValueError(f"prune got fraction={fraction}: give the part of the weights to remove, from 0 to 1")
     ratios = signal_to_noise(fit)
-    chosen = [site for site in ratios if site.endswith(".kernel")] if sites is None else list(sites)
+    chosen = [site for site in ratios if site.endswith(".kernel")] if sites is None else list(dict.fromkeys(sites))
     if not chosen:
         raise ValueError(f"prune got no site to choose weights from: the layers' weights are {', '.join(ratios)}")
     unknown = [site for site in chosen if site not in ratios]

@@ -53,6 +53,7 @@ def by_rate(rate):
 
 BAD_ARGUMENTS = {
     "got num_steps=0: give a whole number of at least 1": {"num_steps": 0},
+    "got num_steps=10.5: give a whole number of at least 1": {"num_steps": 10.5},
     r"got learning_rate=0: give a number above 0 or an optax schedule": {"learning_rate": 0},
     "got learning_rate=-0.1: give a number above 0": {"learning_rate": -0.1},
     "got learning_rate=nan: give a number above 0": {"learning_rate": float("nan")},

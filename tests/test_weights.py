@@ -162,6 +162,8 @@ def test_the_sites_to_choose_from_can_be_named():
     ratios = {site: signal_to_noise(result)[site] for site in gone}
     kept = np.concatenate([ratios[site][~gone[site]] for site in gone])
     assert max(ratios[site][gone[site]].max(initial=0) for site in gone) < kept.min()
+    twice = prune(result, 0.5, sites=["out.kernel", "out.bias", "out.kernel"])  # named twice, counted once
+    np.testing.assert_array_equal(twice.location["out.kernel"], pruned.location["out.kernel"])
 
 
 def test_bad_arguments_are_named():
