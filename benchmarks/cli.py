@@ -283,7 +283,7 @@ def _add_reproduce_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="what to reproduce (see --list). Default: all")
     parser.add_argument("--list", action="store_true", help="list the targets with their sources, and run nothing")
     parser.add_argument(
-        "--quick", action="store_true", help="subsets of the data, under 2 minutes each: orderings, not values"
+        "--quick", action="store_true", help="subsets of the data, under 2 minutes each: what they can show"
     )
     parser.add_argument(
         "--tune", action="store_true", help="score on a fifth of the training rows instead, and judge nothing"

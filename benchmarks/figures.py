@@ -85,6 +85,8 @@ def draw_figures(
     if classes and data.image_shape is not None:
         chosen = _from_sure_to_unsure(next(iter(evaluations.values())).uncertainty[data.scored_on])
         for name, fit in fits.items():
+            if fit.num_chains * fit.num_draws == 1:
+                continue  # one draw has no spread to hold an influence against
             save(_importance(fit, classes[name], data, chosen), f"importance-{name}")
     losses: dict[str, dict[str, np.ndarray]] = {}
     for name, fit in fits.items():

@@ -59,6 +59,8 @@ def parse_options(make: Callable[..., Any], given: Sequence[str], flag: str) -> 
         key, equals, value = text.partition("=")
         if not equals:
             raise UsageError(f"{flag} got {text!r}: wanted key=value, with a key of {', '.join(fields)}")
+        if key == "estimator":
+            raise UsageError(f"{flag} got {text}: the method's name says it, as in --methods bbb bbb-local bbb-shared")
         check_name(f"option of {flag}", key, fields)
         try:
             parsed[key] = _cast(key, value, fields[key])

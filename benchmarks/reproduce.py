@@ -146,7 +146,7 @@ def reproduce(
 
     Arguments:
         names: targets; none means all.
-        quick: whether to run on subsets, and to judge the orderings only.
+        quick: whether to run on subsets, and to judge the what a subset can show.
         tune: whether to score on validation rows, taken from the training rows, and to judge nothing. Each trial
             replaces the target's last.
         settings: "KEY=VALUE" in the place of a target's settings, for one target and with `tune` only.
@@ -180,8 +180,12 @@ def reproduce(
     except OSError as error:
         raise UsageError(f"{out} cannot be written ({error.strerror}): give another --out folder") from error
     console = Console(width=WIDTH, highlight=False, markup=False, emoji=False) if console is None else console
-    form = ", quick: subsets of the data" + (", orderings only" if not tune else "") if quick else ""
+    form = ", quick: subsets of the data" + (", claims that they can show" if not tune else "") if quick else ""
     console.print(f"On {where()}{form}{', scored on validation rows' if tune else ''}.")
+    if not (names or quick):
+        console.print(
+            "All targets in full take hours without an accelerator; --list names them, --quick takes minutes."
+        )
     passed = True
     for target in chosen:
         console.print(f"\n{target.name}: {target.title}", style="bold")

@@ -143,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     steps_each = ", ".join(f"{steps} ({case})" for case, (*_, steps) in MODELS.items())
     parser.add_argument("--steps", type=int, help=f"steps a round. Default: {steps_each}")
     parser.add_argument("--rounds", type=int, default=5, help="rounds. Default: %(default)s")
-    parser.add_argument("--quick", action="store_true", help="20 steps, 2 rounds: to see that it works")
+    parser.add_argument("--quick", action="store_true", help="20 steps, 2 rounds: to see that it works, in minutes")
     parser.add_argument(
         "--torch-python",
         metavar="PYTHON",
@@ -174,6 +174,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console.print(_table(case, contestants, measure(contestants, steps or usual_steps, rounds)))
     if peer is not None:
         peer.close()
+    console.print("Medians over rounds, with their range; hmcvi bbb is Flipout.", style="dim")
+    if options.quick:
+        console.print("--quick: rounds too short to conclude anything from.", style="dim")
     return 0
 
 

@@ -49,6 +49,10 @@ ON_BOARD = ("auroc, entropy", "auroc, mutual information")
 """OOD scores shown to a person; table.csv has AUPR, FPR95 and the mean uncertainties too."""
 
 
+FROM_SEVERAL = ("entropy, epistemic", "auroc, mutual information")
+"""Scores of how draws disagree: one draw alone has none."""
+
+
 def average_seeds(table: pd.DataFrame) -> pd.DataFrame:
     """Return one row for each (method, set, score), averaged over seeds.
 
@@ -93,6 +97,7 @@ def scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], methods: Sequenc
         board.add_row(f"  {label}", *(_mean(fits[method], key, digits) for method in methods))
     board.add_row("  gradient evaluations", *(_mean(fits[method], "num_gradients", 0) for method in methods))
     board.add_row("  passes over the data", *(_mean(fits[method], "num_passes", 0) for method in methods))
+    board.add_row("  posterior draws", *(f"{_draws(fits[method]):,}" for method in methods))
     for label, key, digits in (("R-hat, 95 % below", "rhat", 3), ("ESS, 95 % above", "ess", 0)):
         board.add_row(f"  {label}", *(_mean(fits[method], key, digits) for method in methods))
 
@@ -109,6 +114,9 @@ def scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], methods: Sequenc
         for method in methods:
             if (part, score, method) in averaged.index:
                 row = averaged.loc[(part, score, method)]
+                if score in FROM_SEVERAL and _draws(fits[method]) == 1:
+                    cells.append("not applicable")
+                    continue
                 cells.append(_cell(row["value"], row["standard_error"], row["monte_carlo_error"]))
             else:
                 cells.append("–")
@@ -118,7 +126,7 @@ def scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], methods: Sequenc
     section(f"{inside}, {summary['sets'][inside]:,} rows")
     for score in by_set[inside]:
         line(inside, score, f"{score} {BETTER.get(score, '')}".rstrip())
-    if POSTERIOR_MEAN in by_set:
+    if any((POSTERIOR_MEAN, score, method) in averaged.index for score in by_set[inside] for method in methods):
         section("at the posterior mean")
         for score in by_set[POSTERIOR_MEAN]:
             line(POSTERIOR_MEAN, score, f"{score} {BETTER.get(score, '')}".rstrip())
@@ -251,6 +259,10 @@ def _verdict(records: Sequence[Mapping[str, Any]]) -> str:
 
 def _temperature(records: Sequence[Mapping[str, Any]]) -> float:
     return float(records[0].get("temperature", 1.0))
+
+
+def _draws(records: Sequence[Mapping[str, Any]]) -> int:
+    return int(records[0]["num_draws"] * records[0]["num_chains"])
 
 
 def _mean(records: Sequence[Mapping[str, Any]], key: str, digits: int) -> str:

@@ -105,7 +105,9 @@ class Training:
         if not callable(rate) and not (np.isfinite(rate) and rate > 0):
             raise ValueError(f"{what} got learning_rate={rate}: give a number above 0 or an optax schedule")
         if self.schedule not in SCHEDULES:
-            raise ValueError(f"{what} got schedule={self.schedule!r}: give one of {', '.join(SCHEDULES)}")
+            hint = "; an optax schedule goes in the place of learning_rate" if callable(self.schedule) else ""
+            given = "a function" if callable(self.schedule) else repr(self.schedule)
+            raise ValueError(f"{what} got schedule={given}: give one of {', '.join(SCHEDULES)}{hint}")
         if callable(rate) and self.schedule != "plateau":
             raise ValueError(f"{what} got schedule={self.schedule!r} and a schedule as learning_rate: give one of them")
         if isinstance(self.optimizer, optax.GradientTransformation) or not callable(self.optimizer):

@@ -113,7 +113,7 @@ def entropy_histograms(
         ax.set_title(name)
     for ax, (method, look) in zip(axes[:, 0], style.looks(methods).items(), strict=True):
         ax.set_ylabel(method, color=look.color, fontweight="bold")
-    style.shared_labels(axes, xlabel, "share of rows", own_figure=own_figure)
+    style.shared_labels(axes, xlabel, "share of rows (square-root scale)", own_figure=own_figure)
     handles = [Patch(color=style.LIGHT_GREY, label=f"{in_distribution} (in distribution)")]
     handles.append(Patch(facecolor="white", edgecolor=style.INK, label="OOD set"))
     style.shared_legend(axes, handles, own_figure=own_figure)

@@ -403,7 +403,7 @@ def test_entropy_histograms_draw_into_the_axes_given():
     axes = plots.entropy_histograms(entropies(2), axes=given[:, 1:])
     assert (axes == given[:, 1:]).all()
     assert axes[2, 0].get_xlabel() == "predictive entropy (nats)"
-    assert axes[0, 0].get_ylabel() == "nuts\nshare of rows"
+    assert axes[0, 0].get_ylabel() == "nuts\nshare of rows (square-root scale)"
     assert axes[0, 0].get_legend() is not None
 
 

@@ -218,7 +218,7 @@ def test_all_passed_is_exit_status_0_and_quick_asks_for_orderings_only(toy, tmp_
     assert toy.calls == [(0, None, QUICK)]
     printed = capsys.readouterr().out
     assert [words[-1] for words in verdicts(printed)] == ["pass"]
-    assert "quick: subsets of the data, orderings only" in printed
+    assert "quick: subsets of the data, claims that they can show" in printed
     # Two minutes do not replace what hours have found: a file of their own.
     assert [path.name for path in tmp_path.iterdir()] == ["toy-digits-quick.json"]
     record = json.loads((tmp_path / "toy-digits-quick.json").read_text())
