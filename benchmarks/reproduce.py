@@ -147,7 +147,8 @@ def reproduce(
     Arguments:
         names: targets; none means all.
         quick: whether to run on subsets, and to judge the orderings only.
-        tune: whether to score on validation rows, taken from the training rows, and to judge nothing.
+        tune: whether to score on validation rows, taken from the training rows, and to judge nothing. Each trial
+            replaces the target's last.
         settings: "KEY=VALUE" in the place of a target's settings, for one target and with `tune` only.
         seeds: random seeds.
         out: folder of the results.
@@ -157,8 +158,8 @@ def reproduce(
     A target whose data set is not prepared, or whose fit does not stay finite, fails with the reason; the others run.
 
     Raises:
-        UsageError: a target is unknown or has nothing to tune, a setting is unknown, a seed was given twice, or the
-            folder cannot be written.
+        UsageError: a target is unknown or has nothing to tune, no target is named to tune, a setting is unknown or
+            given without `tune` or for several targets, a seed was given twice, or the folder cannot be written.
     """
     targets = read_targets()
     for name in names:
@@ -167,10 +168,11 @@ def reproduce(
     if len(set(seeds)) != len(seeds):
         raise UsageError("a seed was given twice: give each once")
     if settings and len(chosen) > 1:
-        raise UsageError("settings belong to one target: name it")
+        raise UsageError("settings belong to one target: name it, before --set")
     if tune:
+        if not names:
+            raise UsageError("--tune trains as long as a full run does: name the targets to tune")
         chosen = [_for_tuning(target, settings, quick=quick) for target in chosen]
-        quick = False
     elif settings:
         raise UsageError("settings are given with --tune only: a target's own are part of its claim")
     try:
@@ -178,8 +180,8 @@ def reproduce(
     except OSError as error:
         raise UsageError(f"{out} cannot be written ({error.strerror}): give another --out folder") from error
     console = Console(width=WIDTH, highlight=False, markup=False, emoji=False) if console is None else console
-    form = ", quick: subsets of the data, orderings only" if quick else ", on validation rows" if tune else ""
-    console.print(f"On {where()}{form}.")
+    form = ", quick: subsets of the data" + (", orderings only" if not tune else "") if quick else ""
+    console.print(f"On {where()}{form}{', scored on validation rows' if tune else ''}.")
     passed = True
     for target in chosen:
         console.print(f"\n{target.name}: {target.title}", style="bold")
@@ -200,8 +202,8 @@ def _run_target(
 ) -> bool:
     """Run one target for every seed, saving after each, print its table and return whether it passed."""
     settings = target.quick if quick else target.full
-    # a check of two minutes, or a trial, must not replace hours
-    stem = f"{target.name}-quick" if quick else f"{target.name}-tune" if settings.get("tune") else target.name
+    # a trial, or a check of two minutes, must not replace hours
+    stem = f"{target.name}-tune" if settings.get("tune") else f"{target.name}-quick" if quick else target.name
     by_seed: list[Measures] = []
     seconds: list[float] = []
     for seed in seeds:
@@ -241,7 +243,8 @@ def _for_tuning(target: Target, given: Sequence[str], *, quick: bool) -> Target:
             settings[key] = kind(value)
         except ValueError:
             raise UsageError(f"{target.name} got {text}: give {key}={kind.__name__}, such as {settings[key]}") from None
-    return dataclasses.replace(target, full={**settings, "tune": True}, claims=())
+    settings["tune"] = True
+    return dataclasses.replace(target, full=settings, quick=settings, claims=())
 
 
 def list_targets(console: Console | None = None) -> None:

@@ -211,19 +211,23 @@ def _plain(value: Any) -> Any:
     if isinstance(value, types.FunctionType):
         held = [_held(cell) for cell in value.__closure__ or ()]
         name = value.__qualname__
-        if "<" in name:  # made inside another function, whose calls may differ in the defaults they give it
+        if "<" in name:  # made inside another function: one name for all that are
             held += [_plain(default) for default in value.__defaults__ or ()]
             held += [{key: _plain(default)} for key, default in sorted((value.__kwdefaults__ or {}).items())]
-        if "<lambda>" in name:  # all lambdas of a scope share a name
             name += " " + hashlib.sha256(repr(_instructions(value.__code__)).encode()).hexdigest()[:8]
         return [name, *held] if held else name
     return getattr(value, "__qualname__", repr(value))
 
 
 def _instructions(code: types.CodeType) -> tuple[Any, ...]:
-    """Return what a function does; functions inside it too, whose own representation is an address in memory."""
-    inner = [_instructions(const) if isinstance(const, types.CodeType) else const for const in code.co_consts]
-    return code.co_code, inner, code.co_names
+    """Return what a function does, the same in every process."""
+
+    def lasting(const: Any) -> Any:
+        if isinstance(const, types.CodeType):  # a function inside it, whose own representation is an address
+            return _instructions(const)
+        return sorted(map(repr, const)) if isinstance(const, frozenset) else const
+
+    return code.co_code, [lasting(const) for const in code.co_consts], code.co_names
 
 
 def _held(cell: types.CellType) -> Any:

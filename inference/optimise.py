@@ -149,7 +149,7 @@ class Training:
 
 def is_count(value: Any) -> bool:
     """Return whether this is a whole number of at least 1."""
-    return isinstance(value, int | np.integer) and value >= 1
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 1)
 
 
 def check_variational(method: Any) -> None:

@@ -18,10 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from flax import nnx
-from jax import lax
 from numpyro.distributions import kl_divergence
 
-from hmcvi.models.ops import Conv, Dense, LinearOp
+from hmcvi.models.ops import Conv, Dense, LinearOp, kept_apart
 from hmcvi.models.priors import Hierarchical, Normal, Prior
 
 __all__ = [
@@ -61,7 +60,7 @@ class Gaussian(nnx.Module):
         return self.loc[...] + self.perturbation(key, shape)
 
     def perturbation(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
-        """Return draws (*shape, *parameter shape) of σ ε, their mean subtracted."""
+        """Return draws (*shape, *parameter shape) of σ ε, the Normals less their means μ."""
         scale = self.scale
         return scale * _normal(key, (*shape, *scale.shape), scale.dtype)
 
@@ -136,8 +135,7 @@ class VariationalLayer(nnx.Module):
             return mean, {}
         if self.estimator != "shared":
             noise = self._local_noise if self.estimator == "local" else self._flipout_noise
-            # Kept apart from what follows: XLA would draw the noise anew in everything that reads the output.
-            return lax.optimization_barrier(mean + noise(x, mean, key)), {}
+            return kept_apart(mean + noise(x, mean, key)), {}
         key_kernel, key_bias = jax.random.split(key)
         weights = {"kernel": self.kernel.draw(key_kernel)}
         output = self.op(x, weights["kernel"])
@@ -284,8 +282,8 @@ def _initial(
 def _signs(key: jax.Array, like: jax.Array) -> jax.Array:
     """Return random signs for each row and channel of `like` (row, ..., channel), constant over other axes."""
     shape = (like.shape[0], *(1,) * (like.ndim - 2), like.shape[-1])
-    # 32 signs from each random word; `jax.random.rademacher` takes a word each, eight times the time.
-    words = jax.random.bits(key, (shape[0], -(-shape[-1] // 32)))
+    # 32 signs from each random word, where `jax.random.rademacher` takes a word each
+    words = jax.random.bits(key, (shape[0], -(-shape[-1] // 32)), jnp.uint32)
     bits = (words[:, :, None] >> jnp.arange(32, dtype=words.dtype)) & 1
     return (2 * bits.reshape(shape[0], -1)[:, : shape[-1]].astype(like.dtype) - 1).reshape(shape)
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-__all__ = ["Conv", "Dense", "LinearOp", "max_pool"]
+__all__ = ["Conv", "Dense", "LinearOp", "kept_apart", "max_pool"]
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -103,8 +103,12 @@ def max_pool(x: jax.Array, size: int) -> jax.Array:
     while len(places) > 1:
         pairs = [jnp.maximum(a, b) for a, b in zip(places[::2], places[1::2], strict=False)]
         places = pairs + places[2 * len(pairs) :]
-    # Kept apart from what follows: XLA would compare the pixels anew in everything that reads the output.
-    return lax.optimization_barrier(places[0])
+    return kept_apart(places[0])
+
+
+def kept_apart(x: jax.Array) -> jax.Array:
+    """Return x, computed once on a CPU: XLA would there compute it anew in everything that reads it."""
+    return lax.platform_dependent(x, cpu=lax.optimization_barrier, default=lambda x: x)
 
 
 def _convolve(window: Window, x: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -3,6 +3,9 @@
 import dataclasses
 import itertools
 import json
+import os
+import subprocess
+import sys
 from functools import partial
 
 import jax
@@ -170,3 +173,44 @@ def test_the_gaussian_of_every_site_survives_the_disk_whatever_its_name(tmp_path
         assert set(getattr(back, field)) == {"w", "w_0"}, field
         for site, values in getattr(result, field).items():
             np.testing.assert_array_equal(getattr(back, field)[site], values)
+
+
+ELSEWHERE = """
+from hmcvi.inference import MAP
+from hmcvi.inference.export import describe_method
+print(describe_method(MAP(learning_rate=lambda step: (lambda s: 0.1 if s in {"a", "b", "c", "d"} else 0.2)(step))))
+"""
+
+
+def test_a_description_is_the_same_in_every_process():
+    """Neither addresses of functions nor the order of a set's members, which the hash seed decides, are in it."""
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", ELSEWHERE],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(said) == 1
+
+
+def test_local_functions_of_one_name_are_told_apart_by_what_they_do():
+    def tenth():
+        def rate(step):
+            return 0.1
+
+        return rate
+
+    def fifth():
+        def rate(step):
+            return 0.2
+
+        return rate
+
+    one, other = tenth(), fifth()
+    other.__qualname__ = one.__qualname__
+    assert describe_method(MAP(learning_rate=one)) != describe_method(MAP(learning_rate=other))
+    assert describe_method(MAP(learning_rate=one)) == describe_method(MAP(learning_rate=tenth()))

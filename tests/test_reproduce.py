@@ -242,7 +242,7 @@ def test_tuning_prints_every_measure_and_judges_nothing(tunable, tmp_path, capsy
     assert cli.main(asked) == 0
     assert tunable.calls == [(0, None, {"epochs": 7, "tune": True})]
     printed = capsys.readouterr().out
-    assert "on validation rows" in printed
+    assert "scored on validation rows" in printed
     assert not verdicts(printed)
     for name, words in ((MIXTURE, "1.5 ±0.12"), (GAUSSIAN, "2.25"), (ONE_DRAW, "3 ±0.17")):
         assert any(line.startswith(name) and line.endswith(words) for line in printed.splitlines())
@@ -253,11 +253,19 @@ def test_tuning_prints_every_measure_and_judges_nothing(tunable, tmp_path, capsy
     assert record["settings"] == {"epochs": 7, "tune": True}
 
 
+def test_a_subset_can_be_tuned_on_too_and_the_record_says_so(tunable, tmp_path, capsys):
+    assert cli.main(["reproduce", "toy-digits", "--tune", "--quick", "--out", str(tmp_path)]) == 0
+    assert tunable.calls == [(0, None, {**QUICK, "tune": True})]
+    assert "quick: subsets of the data, scored on validation rows" in capsys.readouterr().out
+    assert json.loads((tmp_path / "toy-digits-tune.json").read_text())["quick"] is True
+
+
 @pytest.mark.parametrize(
     ("asked", "sentence"),
     [
         (["toy-digits", "--set", "epochs=7"], "settings are given with --tune only"),
-        (["--tune", "--set", "epochs=7"], "settings belong to one target: name it"),
+        (["--tune", "--set", "epochs=7"], "settings belong to one target: name it, before --set"),
+        (["--tune"], "name the targets to tune"),
         (["toy-digits", "--tune", "--set", "epoch=7"], "unknown setting 'epoch' (did you mean epochs?)"),
         (["toy-digits", "--tune", "--set", "epochs=many"], "toy-digits got epochs=many: give epochs=int, such as 60"),
         (["toy-digits", "--tune", "--set", "epochs"], "toy-digits got 'epochs': give epochs=VALUE"),
@@ -621,9 +629,9 @@ def test_divergences_are_counted_over_chains_and_draws(data_dir):
 def test_pruning_looks_at_the_fit_of_the_mixture_prior(data_dir):
     """Nothing removed, the error is that of `mnist_mlp`; what is added is the difference."""
     whole = returned("mnist_mlp", data_dir)["test error (%), mixture prior"]
-    before = target_runs._mnist_fit.cache_info().misses
+    before = target_runs._mixture_fit.cache_info().misses
     measures = returned("mnist_pruning", data_dir)
-    assert target_runs._mnist_fit.cache_info().misses == before
+    assert target_runs._mixture_fit.cache_info().misses == before
     assert measures["test error, nothing removed (%)"] == whole
     for percent in target_runs.PRUNED:
         removed = measures[f"test error, {percent} % removed (%)"].value
@@ -634,5 +642,5 @@ def test_pruning_looks_at_the_fit_of_the_mixture_prior(data_dir):
 @pytest.fixture(autouse=True, scope="module")
 def _fits_are_let_go():
     yield
-    target_runs._mnist_fit.cache_clear()
+    target_runs._mixture_fit.cache_clear()
     returned.cache_clear()

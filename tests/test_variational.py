@@ -13,7 +13,7 @@ from flax import nnx
 from scipy import stats
 
 from hmcvi.inference import VariationalConv, VariationalDense
-from hmcvi.inference.variational import ESTIMATORS, Gaussian, kl
+from hmcvi.inference.variational import ESTIMATORS, Gaussian, _normal, _signs, kl
 from hmcvi.models import Hierarchical, Laplace, Normal, ScaleMixture
 from hmcvi.models.ops import max_pool
 
@@ -264,3 +264,27 @@ def test_gaussian_draws_have_its_mean_and_scale():
     # 4 standard errors in 2 means and 2 variances: 3e-4 false alarms.
     np.testing.assert_allclose(draws.mean(0), [1, -2], atol=4 * 0.5 / 100)
     np.testing.assert_allclose(draws.var(0), 0.25, rtol=4 * np.sqrt(2 / 10_000))
+
+
+def test_signs_are_fair_and_independent_over_rows_and_channels():
+    """Packed 32 to a word, over three words: of channels of different words too, and constant over an image."""
+    rows, channels = 4096, 70
+    signs = np.asarray(_signs(jax.random.key(0), jnp.zeros((rows, 5, 4, channels))))
+    assert signs.shape == (rows, 1, 1, channels)
+    assert set(np.unique(signs)) == {-1.0, 1.0}
+    signs = signs[:, 0, 0]
+    # Means and correlations of fair coins have sd 1/64; the largest of 2,500 is beyond 6 sd once in 200,000 seeds.
+    assert np.abs(signs.mean(0)).max() < 6 / np.sqrt(rows)
+    correlation = signs.T @ signs / rows - np.eye(channels)
+    assert np.abs(correlation).max() < 6 / np.sqrt(rows)
+    neighbours = (signs[1:] * signs[:-1]).mean(0)
+    assert np.abs(neighbours).max() < 6 / np.sqrt(rows - 1)
+
+
+def test_noise_is_standard_normal_and_the_same_compiled_or_not():
+    key = jax.random.key(0)
+    noise = np.asarray(_normal(key, (300, 101), jnp.float32))
+    compiled = np.asarray(jax.jit(lambda k: _normal(k, (300, 101), jnp.float32))(key))
+    np.testing.assert_allclose(noise, compiled, rtol=1e-5, atol=1e-6)
+    assert stats.kstest(noise.ravel(), "norm").pvalue > 1e-4  # false alarms: 1 in 10,000 seeds
+    assert abs(np.corrcoef(noise.ravel()[1:], noise.ravel()[:-1])[0, 1]) < 4 / np.sqrt(noise.size)
