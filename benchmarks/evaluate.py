@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -41,6 +42,15 @@ BYTES_PER_NUMBER = 8
 
 CONVERGENCE_ROWS = 1000
 """Held-out rows at most whose log-likelihoods judge a sampler: what more would add is not worth its memory."""
+
+NUM_BOOTSTRAP = 200
+"""Resamples of the rows behind the sampling error of scores that are no means."""
+
+COVERAGES = (0.8, 0.95)
+"""Shares of the test rows, the surest first, whose error is scored: selective prediction."""
+
+CRPS_DRAWS = 1000
+"""Draws that a CRPS is taken from: more would sort for seconds, twenty times over for its Monte Carlo error."""
 
 LEVELS = (0.5, 0.9)
 """Levels of the central predictive intervals whose coverage is scored."""
@@ -173,22 +183,37 @@ class _ClassScores:
         """The scores of these names, or all, as rows of the set `part`."""
         assert self.y is not None
         y = self.y
+
+        def risks(score: Callable[..., scores.Score], p: np.ndarray, *coverage: float, n: int) -> scores.Score:
+            return score(scores.entropy(p), 1 - scores.row_accuracy(p, y), *coverage, num_bootstrap=n)
+
         named: dict[str, Callable[..., scores.Score]] = {
-            "accuracy": lambda p, a: scores.accuracy(p, y),
-            "nll": lambda p, a: scores.negative_log_likelihood(p, y),
-            "brier": lambda p, a: scores.brier(p, y),
-            "ece": lambda p, a: scores.ece(p, y),
-            "ece, null level": lambda p, a: scores.ece_null(p),
-            "ece, equal mass": lambda p, a: scores.ece(p, y, bins="mass"),
-            "entropy, total": lambda p, a: scores.mean(scores.entropy(p)),
-            "entropy, aleatoric": lambda p, a: scores.mean(a),
-            "entropy, epistemic": lambda p, a: scores.mean(self._epistemic(scores.entropy(p), a)),
+            "accuracy": lambda p, a, n: scores.accuracy(p, y),
+            "nll": lambda p, a, n: scores.negative_log_likelihood(p, y),
+            "brier": lambda p, a, n: scores.brier(p, y),
+            "ece": lambda p, a, n: scores.ece(p, y, num_bootstrap=n),
+            "ece, null level": lambda p, a, n: scores.ece_null(p),
+            "ece, equal mass": lambda p, a, n: scores.ece(p, y, bins="mass", num_bootstrap=n),
+            "ece, class-wise": lambda p, a, n: scores.class_wise_ece(p, y, num_bootstrap=n),
+            "calibration error, max": lambda p, a, n: scores.maximum_calibration_error(p, y, num_bootstrap=n),
+            "confidence − accuracy": lambda p, a, n: scores.signed_calibration_error(p, y),
+            "aurc, entropy": lambda p, a, n: risks(scores.aurc, p, n=n),
+            **{
+                f"error at {share:.0%} coverage": functools.partial(
+                    lambda share, p, a, n: risks(scores.risk_at_coverage, p, share, n=n), share
+                )
+                for share in COVERAGES
+            },
+            "entropy, total": lambda p, a, n: scores.mean(scores.entropy(p)),
+            "entropy, aleatoric": lambda p, a, n: scores.mean(a),
+            "entropy, epistemic": lambda p, a, n: scores.mean(self._epistemic(scores.entropy(p), a)),
         }
         sizes = self.predictions.batch_size
         whole = self.predictions.mixture(sizes)
         left_out = [self.predictions.mixture(w * sizes) for w in _leave_one_out(self.num_batches)]
+        # Few resamples serve the jackknife: it reads the values only.
         return [
-            Row(part, name, *score(*whole), _spread([score(*one).value for one in left_out]))
+            Row(part, name, *score(*whole, n=NUM_BOOTSTRAP), _spread([score(*one, n=2).value for one in left_out]))
             for name, score in named.items()
             if names is None or name in names
         ]
@@ -227,6 +252,7 @@ class _NormalScores:
         named: dict[str, Callable[..., scores.Score]] = {
             "rmse": lambda m, s, n: scores.rmse(m, y),
             "nll": lambda m, s, n: _negative(scores.log_likelihood(m, s, y)),
+            "crps": lambda m, s, n: scores.crps(*(part[:: -(-len(m) // CRPS_DRAWS)] for part in (m, s)), y),
             **{f"coverage, {level:.0%}": _coverage(level, y) for level in LEVELS},
             f"width of {LEVELS[-1]:.0%}": lambda m, s, n: scores.interval_width(m, s, LEVELS[-1]),
             "entropy, total": lambda m, s, n: scores.mean(scores.normal_entropy(m, s, n)[0]),
@@ -260,6 +286,7 @@ def distance_rows(evaluation: Evaluation, reference: Evaluation, data: Dataset) 
         named = {
             "agreement": scores.agreement(ours.probs, theirs.probs),
             "total variation": scores.total_variation(ours.probs, theirs.probs),
+            "jensen-shannon": scores.jensen_shannon(ours.probs, theirs.probs),
         }
     else:
         assert isinstance(ours, NormalPredictive)

@@ -38,9 +38,16 @@ BETTER = {
     "brier": "↓",
     "ece": "↓",
     "ece, equal mass": "↓",
+    "ece, class-wise": "↓",
+    "calibration error, max": "↓",
+    "aurc, entropy": "↓",
+    "error at 80% coverage": "↓",
+    "error at 95% coverage": "↓",
+    "crps": "↓",
     "rmse": "↓",
     "agreement": "↑",
     "total variation": "↓",
+    "jensen-shannon": "↓",
     "wasserstein-2": "↓",
 }
 """Which way is better, where one way is."""
@@ -198,6 +205,10 @@ def _how_to_read(table: pd.DataFrame, summary: Mapping[str, Any], error: str) ->
     ]
     if (table["set"] == POSTERIOR_MEAN).any():
         sentences.append("At the posterior mean: one deterministic pass, in place of an average over draws.")
+    if (table["score"] == "aurc, entropy").any():
+        sentences.append(
+            "Error at 80% coverage: where only the rows of least entropy are answered; aurc: its mean over all shares."
+        )
     if others:
         sentences.append(f"AUROC: how well an uncertainty tells OOD rows from {inside} rows, 0.5 is chance.")
     if summary.get("shifts"):

@@ -14,9 +14,18 @@ from .score_base import (
     check_at_least,
     checked_classification,
     checked_probs,
+    score_of_rows,
 )
 
-__all__ = ["ReliabilityCurve", "ece", "ece_null", "reliability_curve"]
+__all__ = [
+    "ReliabilityCurve",
+    "class_wise_ece",
+    "ece",
+    "ece_null",
+    "maximum_calibration_error",
+    "reliability_curve",
+    "signed_calibration_error",
+]
 
 Bins = Literal["width", "mass"]
 
@@ -157,6 +166,105 @@ def ece_null(
         for _ in range(num_simulations)
     ]
     return Score(float(np.mean(errors)), float(np.std(errors, ddof=1)))
+
+
+def signed_calibration_error(probs: Probs, y: Labels) -> Score:
+    """Mean confidence less accuracy: above 0 the classifier is overconfident, below 0 underconfident.
+
+    The ECE tells how far the two are apart and not which is larger; errors of both signs cancel here.
+
+    Args:
+        probs: (row, class), each row sums to 1.
+        y: (row,), integers in [0, class).
+
+    Returns:
+        Score in [-1, 1], sd / sqrt(rows).
+
+    >>> signed_calibration_error(np.array([[0.5, 0.5], [0.5, 0.5]]), np.array([0, 0])).value  # half sure, always right
+    -0.5
+
+    Source: "calibration in the large", Cox 1958; "confidence - accuracy", Guo et al. 2017, figure 2.
+    """
+    confidence, correct = _confidence_and_correct(probs, y)
+    return score_of_rows(confidence - correct)
+
+
+def maximum_calibration_error(
+    probs: Probs, y: Labels, *, num_bins: int = 15, bins: Bins = "mass", num_bootstrap: int = 200, seed: int = 0
+) -> Score:
+    """Largest |accuracy_b - confidence_b| over the bins that hold rows.
+
+    Bins of equal mass by default: among bins of equal width the largest gap is mostly that of the emptiest bin.
+
+    Args:
+        probs: (row, class), each row sums to 1.
+        y: (row,), integers in [0, class).
+        num_bins: how many bins.
+        bins: as in `reliability_curve`.
+        num_bootstrap: bootstrap replicates for the standard error; the bins' edges are held fixed.
+        seed: of the bootstrap.
+
+    Returns:
+        Score in [0, 1], biased upward like the ECE.
+
+    Raises:
+        ValueError: as `ece`.
+
+    >>> maximum_calibration_error(np.array([[0.5, 0.5], [0.0, 1.0]]), np.array([0, 1]), num_bins=2).value
+    0.5
+
+    Source: Naeini et al. 2015; Guo et al. 2017, eq. 5.
+    """
+    confidence, correct = _confidence_and_correct(probs, y)
+    order = np.lexsort((correct, confidence))
+    bin_of_row = _bin_of_row(confidence, _edges(confidence, num_bins, bins))[order]
+    excess = (correct - confidence)[order]
+
+    def largest(rows: np.ndarray) -> float:
+        count = np.bincount(bin_of_row[rows], minlength=num_bins)
+        total = np.bincount(bin_of_row[rows], weights=excess[rows], minlength=num_bins)
+        return float(np.max(np.abs(total[count > 0] / count[count > 0])))
+
+    rows = np.arange(len(order))
+    error = bootstrap_error(largest, rows, num_bootstrap=num_bootstrap, seed=seed, rng=None)
+    return Score(largest(rows), error)
+
+
+def class_wise_ece(probs: Probs, y: Labels, *, num_bins: int = 15, num_bootstrap: int = 200, seed: int = 0) -> Score:
+    """Mean over classes of the calibration error of p_c as the probability that the label is c; bins of equal width.
+
+    Args:
+        probs: (row, class), each row sums to 1.
+        y: (row,), integers in [0, class).
+        num_bins: how many bins cover [0, 1].
+        num_bootstrap: bootstrap replicates for the standard error; the bins' edges are held fixed.
+        seed: of the bootstrap.
+
+    Returns:
+        Score in [0, 1], biased upward like the ECE.
+
+    Raises:
+        ValueError: as `ece`.
+
+    >>> class_wise_ece(np.array([[0.5, 0.5], [0.5, 0.5]]), np.array([0, 0])).value
+    0.5
+
+    Source: Kull et al. 2019, Beyond temperature scaling, eq. 4; Nixon et al. 2019, "static calibration error".
+    """
+    probs, labels = checked_classification(probs, y)
+    order = np.lexsort((labels, *probs.T))
+    probs, labels = probs[order], labels[order]
+    num_classes = probs.shape[1]
+    excess = (labels[:, None] == np.arange(num_classes)) - probs
+    cell = _bin_of_row(probs, _edges(probs, num_bins, "width")) + num_bins * np.arange(num_classes)
+
+    def resampled_error(rows: np.ndarray) -> float:
+        sums = np.bincount(cell[rows].ravel(), weights=excess[rows].ravel(), minlength=num_bins * num_classes)
+        return float(np.abs(sums).sum() / len(rows) / num_classes)
+
+    rows = np.arange(len(order))
+    error = bootstrap_error(resampled_error, rows, num_bootstrap=num_bootstrap, seed=seed, rng=None)
+    return Score(resampled_error(rows), error)
 
 
 def _confidence_and_correct(probs: Probs, y: Labels) -> tuple[np.ndarray, np.ndarray]:

@@ -2,11 +2,11 @@
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import ndtri
+from scipy.special import ndtri, rel_entr
 
 from .score_base import Array, Draws, Probs, Score, check_same_rows, checked, checked_probs, mean
 
-__all__ = ["agreement", "total_variation", "wasserstein2"]
+__all__ = ["agreement", "jensen_shannon", "total_variation", "wasserstein2"]
 
 OtherDraws = Float[Array, "other_draw row"]
 
@@ -37,6 +37,22 @@ def total_variation(probs_a: Probs, probs_b: Probs) -> Score:
     """
     a, b = _checked_pair(probs_a, probs_b)
     return mean(np.abs(a - b).sum(1) / 2)
+
+
+def jensen_shannon(probs_a: Probs, probs_b: Probs) -> Score:
+    """Return the mean over rows of the Jensen-Shannon divergence ½ KL(p_a ‖ m) + ½ KL(p_b ‖ m), m = ½ (p_a + p_b).
+
+    In nats, between 0 and log 2.
+
+    Source: Lin (1991), Divergence measures based on the Shannon entropy.
+
+    Example:
+        >>> round(jensen_shannon(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])).value, 6)  # log 2
+        0.693147
+    """
+    a, b = _checked_pair(probs_a, probs_b)
+    middle = (a + b) / 2
+    return mean((rel_entr(a, middle) + rel_entr(b, middle)).sum(1) / 2)
 
 
 def wasserstein2(loc_a: Draws, scale_a: Draws, loc_b: OtherDraws, scale_b: OtherDraws) -> Score:

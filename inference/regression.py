@@ -7,12 +7,14 @@ from .score_base import Draws, Rows, RowValues, Score, check_same_rows, checked,
 
 __all__ = [
     "coverage",
+    "crps",
     "interval",
     "interval_width",
     "log_likelihood",
     "normal_entropy",
     "pit",
     "rmse",
+    "row_crps",
     "row_log_likelihood",
 ]
 
@@ -95,6 +97,40 @@ def coverage(loc: Draws, scale: Draws, y: Rows, *, level: float = 0.9) -> Score:
     low, high = _tails(level)
     transform = pit(loc, scale, y)
     return score_of_rows(((low <= transform) & (transform <= high)).astype(np.float64))
+
+
+def row_crps(loc: Draws, scale: Draws, y: Rows) -> RowValues:
+    """Continuous ranked probability score of each row, E|X - y| - ½ E|X - X'|, (row,), in the unit of y.
+
+    The first term in closed form. For the second each Normal stands as equally likely points, at least 2,000 in all
+    and 4 for each draw: an error below 0.1 % of a scale for one draw, and less for more.
+
+    >>> row_crps(np.array([[0.0]]), np.array([[1.0]]), np.array([0.0])).round(3)  # (√2 - 1) / √π
+    array([0.234])
+
+    Source: Gneiting and Raftery 2007, Strictly proper scoring rules, eqs. 20 and 21; Grimit et al. 2006.
+    """
+    loc, scale, y = _checked_normals(loc, scale, y)
+    standard = (y - loc) / scale
+    density = np.exp(-(standard**2) / 2) / np.sqrt(2 * np.pi)
+    to_y = (scale * (standard * (2 * ndtr(standard) - 1) + 2 * density)).mean(axis=0)
+    num_points = max(4, -(-2000 // len(loc)))
+    points = ndtri((np.arange(num_points) + 0.5) / num_points)
+    rank = 2 * np.arange(1, len(loc) * num_points + 1) - len(loc) * num_points - 1
+    spread = np.empty(len(y))
+    for row in range(len(y)):
+        ordered = np.sort((loc[:, row] + scale[:, row] * points[:, None]).ravel())
+        spread[row] = 2 * (rank @ ordered) / len(ordered) ** 2
+    return to_y - spread / 2
+
+
+def crps(loc: Draws, scale: Draws, y: Rows) -> Score:
+    """Mean over rows of `row_crps`: a proper score like the NLL, but in the unit of y, and kinder to outliers.
+
+    >>> round(crps(np.zeros((1, 2)), np.ones((1, 2)), np.array([0.0, 0.0])).value, 3)
+    0.234
+    """
+    return score_of_rows(row_crps(loc, scale, y))
 
 
 def interval(loc: Draws, scale: Draws, level: float = 0.9) -> tuple[RowValues, RowValues]:

@@ -14,16 +14,26 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import entr
 
-from .calibration import ReliabilityCurve, ece, ece_null, reliability_curve
-from .distance import agreement, total_variation, wasserstein2
+from .calibration import (
+    ReliabilityCurve,
+    class_wise_ece,
+    ece,
+    ece_null,
+    maximum_calibration_error,
+    reliability_curve,
+    signed_calibration_error,
+)
+from .distance import agreement, jensen_shannon, total_variation, wasserstein2
 from .regression import (
     coverage,
+    crps,
     interval,
     interval_width,
     log_likelihood,
     normal_entropy,
     pit,
     rmse,
+    row_crps,
     row_log_likelihood,
 )
 from .score_base import (
@@ -42,16 +52,21 @@ from .score_base import (
     paired_difference,
     score_of_rows,
 )
+from .selective import RiskCoverage, aurc, risk_at_coverage, risk_coverage
 
 __all__ = [
     "ReliabilityCurve",
+    "RiskCoverage",
     "Score",
     "accuracy",
     "agreement",
     "aupr",
+    "aurc",
     "auroc",
     "brier",
+    "class_wise_ece",
     "coverage",
+    "crps",
     "ece",
     "ece_null",
     "entropy",
@@ -60,7 +75,9 @@ __all__ = [
     "interval",
     "interval_width",
     "jackknife",
+    "jensen_shannon",
     "log_likelihood",
+    "maximum_calibration_error",
     "mean",
     "negative_log_likelihood",
     "normal_entropy",
@@ -68,11 +85,15 @@ __all__ = [
     "paired_difference",
     "pit",
     "reliability_curve",
+    "risk_at_coverage",
+    "risk_coverage",
     "rmse",
     "row_accuracy",
     "row_brier",
+    "row_crps",
     "row_log_likelihood",
     "row_negative_log_likelihood",
+    "signed_calibration_error",
     "total_variation",
     "wasserstein2",
 ]

@@ -70,6 +70,19 @@ def test_classification_scores_are_those_of_the_mixture(digits: Dataset) -> None
     assert rows["test", "nll"].standard_error == pytest.approx(nll.standard_error)
     parts = [rows["test", f"entropy, {part}"].value for part in ("total", "aleatoric", "epistemic")]
     assert parts[0] == pytest.approx(parts[1] + parts[2])
+    y, wrong = digits.y_test, 1 - scores.row_accuracy(probs, digits.y_test)
+    for name, wanted in {
+        "ece": scores.ece(probs, y),
+        "ece, class-wise": scores.class_wise_ece(probs, y),
+        "calibration error, max": scores.maximum_calibration_error(probs, y),
+        "confidence − accuracy": scores.signed_calibration_error(probs, y),
+        "aurc, entropy": scores.aurc(scores.entropy(probs), wrong),
+        "error at 80% coverage": scores.risk_at_coverage(scores.entropy(probs), wrong, 0.8),
+        "error at 95% coverage": scores.risk_at_coverage(scores.entropy(probs), wrong, 0.95),
+    }.items():
+        found = rows["test", name]
+        assert (found.value, found.standard_error) == pytest.approx(wanted), name
+        assert 0 < found.monte_carlo_error < 0.2, name
 
 
 def test_monte_carlo_error_is_the_spread_between_batches(digits: Dataset) -> None:
@@ -95,6 +108,9 @@ def test_regression_scores_come_in_the_unit_of_the_target(diabetes: Dataset) -> 
     rows = named(_NormalScores(predictions, diabetes, diabetes.y_test).rows("test"))
     error = (loc.mean((0, 1)) - diabetes.y_test) * diabetes.target_scale
     assert rows["test", "rmse"].value == pytest.approx(np.sqrt((error**2).mean()))
+    normals = (part.reshape(-1, rows_) * diabetes.target_scale for part in (loc, np.full_like(loc, 0.5)))
+    crps = scores.crps(*normals, diabetes.y_test * diabetes.target_scale)
+    assert (rows["test", "crps"].value, rows["test", "crps"].standard_error) == pytest.approx(crps)
     width = rows["test", "width of 90%"].value / diabetes.target_scale
     # The mixture's sd is √(0.5² + 0.1²) = 0.51 and it is all but Normal.
     assert width == pytest.approx(2 * 1.645 * 0.51, rel=0.01)
@@ -123,6 +139,8 @@ def test_noise_floor_is_the_distance_between_halves_and_lies_below_a_real_distan
     halves = reference.batch_probs[:10].mean(0), reference.batch_probs[10:].mean(0)
     expected = scores.total_variation(*halves).value
     assert floor["reference", "total variation"].value == pytest.approx(expected)
+    assert floor["reference", "jensen-shannon"].value == pytest.approx(scores.jensen_shannon(*halves).value)
+    assert floor["reference", "jensen-shannon"].value < 0.2 * distance["reference", "jensen-shannon"].value
     assert floor["reference", "total variation"].value < 0.2 * distance["reference", "total variation"].value
     assert floor["reference", "agreement"].value > distance["reference", "agreement"].value
 

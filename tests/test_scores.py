@@ -14,10 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from scipy.spatial.distance import jensenshannon
 from scipy.special import logsumexp, softmax
 from sklearn import metrics
 
-from hmcvi.inference import calibration, regression, score_base, scores
+from hmcvi.inference import calibration, distance, regression, score_base, scores, selective
 
 NUM_ROWS, NUM_CLASSES, NUM_DRAWS = 400, 4, 7
 
@@ -341,7 +342,7 @@ def test_regression_agrees_with_sklearn_and_scipy():
     log_density = logsumexp(stats.norm.logpdf(y, loc, scale), axis=0) - np.log(NUM_DRAWS)
     np.testing.assert_allclose(scores.row_log_likelihood(loc, scale, y), log_density)
     assert scores.log_likelihood(loc, scale, y) == pytest.approx((log_density.mean(), stats.sem(log_density)))
-    np.testing.assert_allclose(scores.pit(loc, scale, y), stats.norm.cdf(y, loc, scale).mean(axis=0))
+    np.testing.assert_allclose(scores.pit(loc, scale, y), stats.stats.norm.cdf(y, loc, scale).mean(axis=0))
 
 
 def test_log_likelihood_far_out_does_not_underflow():
@@ -461,19 +462,24 @@ def calls():
     draw_probs = np.stack([classification(seed)[0] for seed in range(3)])
     by_label = (
         "row_accuracy accuracy row_negative_log_likelihood negative_log_likelihood row_brier brier ece"
-        " reliability_curve"
+        " reliability_curve signed_calibration_error maximum_calibration_error class_wise_ece"
     )
+    wrong = (y != probs.argmax(axis=1)).astype(float)
     return {
         **dict.fromkeys(by_label.split(), (probs, y)),
         **dict.fromkeys(("entropy", "ece_null"), (probs,)),
         "entropy_decomposition": (draw_probs,),
         **dict.fromkeys(("auroc", "aupr", "fpr95", "ood"), (in_, out)),
-        **dict.fromkeys(("agreement", "total_variation"), (probs, classification(1)[0])),
+        **dict.fromkeys(("risk_coverage", "aurc"), (scores.entropy(probs), wrong)),
+        "risk_at_coverage": (scores.entropy(probs), wrong, 0.8),
+        **dict.fromkeys(("agreement", "total_variation", "jensen_shannon"), (probs, classification(1)[0])),
         "wasserstein2": (loc, scale, loc + 1, scale),
         "mean": (in_,),
         "paired_difference": (in_, out),
         "rmse": (loc, target),
-        **dict.fromkeys(("row_log_likelihood", "log_likelihood", "pit", "coverage"), (loc, scale, target)),
+        **dict.fromkeys(
+            ("row_log_likelihood", "log_likelihood", "row_crps", "crps", "pit", "coverage"), (loc, scale, target)
+        ),
         **dict.fromkeys(("interval", "interval_width", "normal_entropy"), (loc, scale)),
     }
 
@@ -487,7 +493,7 @@ SCORES = sorted(
 
 
 def flatten(result):
-    if isinstance(result, scores.ReliabilityCurve):
+    if isinstance(result, scores.ReliabilityCurve | scores.RiskCoverage):
         return list(vars(result).values())
     if isinstance(result, dict):
         return [number for score in result.values() for number in score]
@@ -495,7 +501,7 @@ def flatten(result):
 
 
 def test_the_table_of_calls_is_complete():
-    assert set(calls()) | {"Score", "ReliabilityCurve", "jackknife"} == set(scores.__all__)
+    assert set(calls()) | {"Score", "ReliabilityCurve", "RiskCoverage", "jackknife"} == set(scores.__all__)
 
 
 @pytest.mark.parametrize("name", SCORES)
@@ -505,7 +511,7 @@ def test_a_score_and_its_error_do_not_depend_on_the_order_of_rows(name, seed):
     function, arguments = getattr(scores, name), calls()[name]
     order = np.random.default_rng(seed).permutation(NUM_ROWS)
     shuffled = [
-        np.take(values, order, axis=ROW_AXIS.get(parameter, 0))
+        values if np.ndim(values) == 0 else np.take(values, order, axis=ROW_AXIS.get(parameter, 0))
         for parameter, values in zip(inspect.signature(function).parameters, arguments, strict=False)
     ]
     assert flatten(function(*shuffled)) == pytest.approx(flatten(function(*arguments)))
@@ -533,7 +539,11 @@ def test_detection_only_sees_the_order_of_scores(in_, out):
 @pytest.mark.parametrize("kind", ["numpy64", "numpy32", "jax"])
 @pytest.mark.parametrize("name", sorted(calls()))
 def test_the_annotations_hold_and_the_kind_of_array_does_not_matter(name, kind):
-    convert = {"numpy64": np.asarray, "numpy32": to_float32, "jax": lambda a: jnp.asarray(to_float32(a))}[kind]
+    convert = {
+        "numpy64": lambda a: a,
+        "numpy32": to_float32,
+        "jax": lambda a: jnp.asarray(to_float32(a)) if np.ndim(a) else a,
+    }[kind]
     typed = jaxtyping.jaxtyped(typechecker=beartype.beartype)(getattr(scores, name))
     arguments = calls()[name]
     # float32 could round a confidence over a bin's edge: none of these rows is that close.
@@ -545,6 +555,8 @@ def test_the_annotations_hold_and_the_kind_of_array_does_not_matter(name, kind):
 
 
 def to_float32(array):
+    if np.ndim(array) == 0:
+        return array
     return array.astype(np.float32) if array.dtype.kind == "f" else array.astype(np.int32)
 
 
@@ -659,6 +671,10 @@ def test_bad_probs(name, message):
             lambda: scores.normal_entropy(LOC, SCALE[:, :2]),
             r"but scale has \(2, 2\): pass both as \(draw, row\)",
         ),
+        (lambda: scores.aurc(TARGET, TARGET[:2]), "uncertainty has 3 rows but losses has 2"),
+        (lambda: scores.risk_at_coverage(TARGET, TARGET, 0), "coverage is 0 but should be above 0 and at most 1"),
+        (lambda: scores.risk_at_coverage(TARGET, TARGET, 1.1), "coverage is 1.1 but should be above 0"),
+        (lambda: scores.risk_coverage(TARGET, WITH_NAN), "losses has 1 of 2 values NaN"),
         (lambda: scores.jackknife(float, 0), "num_batches is 0 but should be at least 1"),
     ],
 )
@@ -668,16 +684,16 @@ def test_bad_input(call, message):
 
 
 def test_public_names_come_from_their_rooms():
-    for module in (calibration, regression):
+    for module in (calibration, distance, regression, selective):
         assert set(module.__all__) <= set(scores.__all__)
     assert set(score_base.__all__) <= set(scores.__all__)
 
 
 def test_distances_of_different_rows_are_refused():
     probs = classification()[0]
-    for distance in (scores.agreement, scores.total_variation):
+    for distance_of in (scores.agreement, scores.total_variation, scores.jensen_shannon):
         with pytest.raises(ValueError, match="predict the same rows with both"):
-            distance(probs, probs[:-1])
+            distance_of(probs, probs[:-1])
     loc, scale, _ = normals()
     with pytest.raises(ValueError, match="loc_b"):
         scores.wasserstein2(loc, scale, loc[:, :-1], scale[:, :-1])
@@ -693,3 +709,86 @@ def test_total_variation_and_agreement_by_hand():
     a, b = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1]]), np.array([[0.2, 0.7, 0.1], [0.1, 0.6, 0.3]])
     assert scores.agreement(a, b).value == 0.5
     assert scores.total_variation(a, b).value == pytest.approx((0.5 + 0.2) / 2)
+
+
+def test_jensen_shannon_agrees_with_scipy():
+    a, b = classification()[0], classification(1)[0]
+    wanted = [jensenshannon(p, q) ** 2 for p, q in zip(a, b, strict=True)]  # SciPy gives the distance, its root
+    assert scores.jensen_shannon(a, b).value == pytest.approx(np.mean(wanted))
+    assert scores.jensen_shannon(a, a).value == 0
+
+
+def test_signed_error_tells_over_from_underconfidence():
+    probs = two_class(np.full(100, 0.9))
+    right = np.repeat([probs[0].argmax(), 1 - probs[0].argmax()], [70, 30])
+    over = scores.signed_calibration_error(probs, right)
+    assert over.value == pytest.approx(0.2)
+    assert over.standard_error == pytest.approx(np.sqrt(0.7 * 0.3 / 99))
+    assert scores.signed_calibration_error(probs, np.full(100, probs[0].argmax())).value == pytest.approx(-0.1)
+    # with one bin the ECE is its size
+    assert scores.ece(probs, right, num_bins=1).value == pytest.approx(abs(over.value))
+
+
+def test_the_maximum_is_that_of_the_worst_bin():
+    probs, y = classification()
+    for bins in ("width", "mass"):
+        curve = scores.reliability_curve(probs, y, 10, bins)
+        worst = np.nanmax(np.abs(curve.accuracy - curve.confidence))
+        found = scores.maximum_calibration_error(probs, y, num_bins=10, bins=bins).value
+        assert found == pytest.approx(worst)
+        assert found >= scores.ece(probs, y, num_bins=10, bins=bins).value
+
+
+def test_class_wise_error_is_the_mean_of_each_class_against_the_rest():
+    probs, y = classification()
+    each = []
+    for label in range(probs.shape[1]):
+        bin_of_row = np.clip(np.ceil(probs[:, label] * 10) - 1, 0, 9).astype(int)
+        gaps = [abs(((y == label) - probs[:, label])[bin_of_row == b].sum()) for b in range(10)]
+        each.append(sum(gaps) / len(y))
+    assert scores.class_wise_ece(probs, y, num_bins=10).value == pytest.approx(np.mean(each))
+
+
+def test_crps_of_a_normal_is_its_closed_form():
+    loc, scale, y = np.array([[1.0, -2.0]]), np.array([[2.0, 0.5]]), np.array([0.3, -4.0])
+    z = (y - loc[0]) / scale[0]
+    wanted = scale[0] * (z * (2 * stats.norm.cdf(z) - 1) + 2 * stats.norm.pdf(z) - 1 / np.sqrt(np.pi))
+    np.testing.assert_allclose(scores.row_crps(loc, scale, y), wanted, atol=1e-3 * scale[0].max())
+    # as many equal draws are the same predictive
+    many = scores.row_crps(np.repeat(loc, 3, 0), np.repeat(scale, 3, 0), y)
+    np.testing.assert_allclose(many, wanted, atol=1e-3 * scale[0].max())
+
+
+def test_crps_of_a_mixture_is_the_integral_of_its_distribution_function():
+    loc, scale, y = np.array([[0.0], [3.0], [3.5]]), np.array([[1.0], [0.2], [2.0]]), np.array([1.0])
+    z = np.linspace(-15, 20, 200_001)
+    distribution = stats.norm.cdf((z[:, None] - loc[:, 0]) / scale[:, 0]).mean(1)
+    wanted = np.trapezoid((distribution - (z >= y[0])) ** 2, z)
+    assert scores.row_crps(loc, scale, y)[0] == pytest.approx(wanted, abs=2e-3)
+
+
+def test_a_perfect_order_puts_the_errors_last_and_a_useless_one_scores_the_mean():
+    losses = np.repeat([0.0, 1.0], [60, 40])
+    curve = scores.risk_coverage(np.arange(100.0), losses)
+    np.testing.assert_allclose(curve.coverage, np.arange(1, 101) / 100)
+    np.testing.assert_allclose(curve.risk, np.maximum(np.arange(1, 101) - 60, 0) / np.arange(1, 101))
+    assert scores.aurc(np.arange(100.0), losses).value == pytest.approx(curve.risk.mean())
+    assert scores.risk_at_coverage(np.arange(100.0), losses, 0.6).value == 0
+    assert scores.risk_at_coverage(np.arange(100.0), losses, 0.8).value == pytest.approx(0.25)
+    # all alike: any order is as good, and every share of the rows has the mean loss
+    np.testing.assert_allclose(scores.risk_coverage(np.zeros(100), losses).risk, 0.4)
+    assert scores.aurc(-np.arange(100.0), losses).value > 0.4
+
+
+def test_ties_share_their_mean_loss():
+    uncertainty, losses = np.array([0.0, 1.0, 1.0, 2.0]), np.array([0.0, 1.0, 0.0, 1.0])
+    np.testing.assert_allclose(scores.risk_coverage(uncertainty, losses).risk, [0, 0.25, 1 / 3, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("coverage", "rows", "answered"), [(0.1, 10, 1), (0.3, 10, 3), (0.25, 10, 3), (1.0, 7, 7), (0.01, 10, 1)]
+)
+def test_a_coverage_is_rounded_up_to_whole_rows(coverage, rows, answered):
+    losses = np.arange(rows, dtype=float)
+    wanted = losses[:answered].mean()
+    assert scores.risk_at_coverage(np.arange(rows, dtype=float), losses, coverage).value == pytest.approx(wanted)
