@@ -252,7 +252,7 @@ class _NormalScores:
         named: dict[str, Callable[..., scores.Score]] = {
             "rmse": lambda m, s, n: scores.rmse(m, y),
             "nll": lambda m, s, n: _negative(scores.log_likelihood(m, s, y)),
-            "crps": lambda m, s, n: scores.crps(*(part[:: -(-len(m) // CRPS_DRAWS)] for part in (m, s)), y),
+            "crps": lambda m, s, n: scores.crps(m[:: _step(m)], s[:: _step(m)], y),
             **{f"coverage, {level:.0%}": _coverage(level, y) for level in LEVELS},
             f"width of {LEVELS[-1]:.0%}": lambda m, s, n: scores.interval_width(m, s, LEVELS[-1]),
             "entropy, total": lambda m, s, n: scores.mean(scores.normal_entropy(m, s, n)[0]),
@@ -351,6 +351,11 @@ def _spread(left_out: list[float]) -> float:
         return math.nan
     values = np.asarray(left_out)
     return scores.jackknife(lambda weights: float(values[np.argmin(weights)]), len(values))
+
+
+def _step(draws: np.ndarray) -> int:
+    """Every how many-th of the draws a CRPS is taken from."""
+    return -(-len(draws) // CRPS_DRAWS)
 
 
 def _negative(score: scores.Score) -> scores.Score:
