@@ -253,8 +253,10 @@ def _layout(methods: Sequence[str]) -> list[list[str]]:
 
 def _cell(value: float, error: float, monte_carlo: float) -> str:
     if 0 < abs(value) < 0.01 and 0 < error < 5e-4:  # a target of small unit: three digits would say zero
-        text = f"{value:.2g} ±{error:.1g}"
-        return text if np.isnan(monte_carlo) else f"{text} (±{monte_carlo:.1g})"
+        if np.isnan(monte_carlo):
+            return f"{value:.2g} ±{error:.1g}"
+        text = f"{value:.2g} ±{error:.1g} (±{monte_carlo:.1g})"
+        return text if len(text) <= CELL_WIDTH else f"{value:.0e} ±{error:.0e} (±{monte_carlo:.0e})"
     digits = 3 if abs(value) < 100 else 1
     text = f"{value:.{digits}f} ±{error:.{digits}f}"
     return text if np.isnan(monte_carlo) else f"{text} (±{monte_carlo:.{digits}f})"

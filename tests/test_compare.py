@@ -20,7 +20,7 @@ from hmcvi.benchmarks import cli
 from hmcvi.benchmarks.compare import _record
 from hmcvi.benchmarks.datasets import load
 from hmcvi.benchmarks.evaluate import POSTERIOR_MEAN, Evaluation
-from hmcvi.benchmarks.table import COLUMNS, _layout, average_seeds, print_scoreboard
+from hmcvi.benchmarks.table import CELL_WIDTH, COLUMNS, _cell, _layout, average_seeds, print_scoreboard
 from hmcvi.inference import MAP, BayesByBackprop, ClassPredictive, Fit, load_datatree
 
 QUICK = [
@@ -504,3 +504,13 @@ def test_help_needs_no_jax_and_names_every_choice(capsys: pytest.CaptureFixture[
         "--splits",
     ):
         assert words in text
+
+
+@pytest.mark.parametrize("value", [0.979, 0.00067, 6.8e-5, -0.0049, 123.4])
+@pytest.mark.parametrize(("error", "monte_carlo"), [(0.0004, 4e-5), (0.00012, 0.00034), (0.008, 0.0003)])
+def test_a_cell_is_never_wider_than_its_column(value: float, error: float, monte_carlo: float) -> None:
+    """What is wider is cut at the board's edge, a digit at a time."""
+    text = _cell(value, error, monte_carlo)
+    assert len(text) <= CELL_WIDTH
+    assert float(text.split()[0]) == pytest.approx(value, rel=0.06, abs=5e-4 if error >= 5e-4 else 0)
+    assert text.split()[1].startswith("±")

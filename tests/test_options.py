@@ -104,7 +104,11 @@ def test_sgd_has_the_momentum_it_is_given():
 BAD = [
     (SVI, "optimizer", "--it got 'optimizer': wanted key=value, with a key of num_draws, "),
     (SVI, "optimiser=sgd", "unknown option of --it 'optimiser' (did you mean optimizer?): give one of num_draws, "),
-    (BayesByBackprop, "estimator=local", "unknown option of --it 'estimator': give one of "),  # the method's name tells
+    (
+        BayesByBackprop,
+        "estimator=local",
+        "--it got estimator=local: the method's name says it, as in --methods bbb bbb-local",
+    ),
     (gp, "x_new=3", "unknown option of --it 'x_new': give one of kernel"),
     (SVI, "num_steps=many", "--it num_steps=many: wanted a whole number"),
     (SVI, "num_steps=1e3", "--it num_steps=1e3: wanted a whole number"),

@@ -342,7 +342,7 @@ def test_regression_agrees_with_sklearn_and_scipy():
     log_density = logsumexp(stats.norm.logpdf(y, loc, scale), axis=0) - np.log(NUM_DRAWS)
     np.testing.assert_allclose(scores.row_log_likelihood(loc, scale, y), log_density)
     assert scores.log_likelihood(loc, scale, y) == pytest.approx((log_density.mean(), stats.sem(log_density)))
-    np.testing.assert_allclose(scores.pit(loc, scale, y), stats.stats.norm.cdf(y, loc, scale).mean(axis=0))
+    np.testing.assert_allclose(scores.pit(loc, scale, y), stats.norm.cdf(y, loc, scale).mean(axis=0))
 
 
 def test_log_likelihood_far_out_does_not_underflow():
