@@ -1,5 +1,6 @@
 """Is a classifier as sure as it is right: reliability curve, expected calibration error, its null level."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -225,9 +226,7 @@ def maximum_calibration_error(
         total = np.bincount(bin_of_row[rows], weights=excess[rows], minlength=num_bins)
         return float(np.max(np.abs(total[count > 0] / count[count > 0])))
 
-    rows = np.arange(len(order))
-    error = bootstrap_error(largest, rows, num_bootstrap=num_bootstrap, seed=seed, rng=None)
-    return Score(largest(rows), error)
+    return _bootstrapped(largest, len(order), num_bootstrap, seed)
 
 
 def class_wise_ece(probs: Probs, y: Labels, *, num_bins: int = 15, num_bootstrap: int = 200, seed: int = 0) -> Score:
@@ -262,9 +261,13 @@ def class_wise_ece(probs: Probs, y: Labels, *, num_bins: int = 15, num_bootstrap
         sums = np.bincount(cell[rows].ravel(), weights=excess[rows].ravel(), minlength=num_bins * num_classes)
         return float(np.abs(sums).sum() / len(rows) / num_classes)
 
-    rows = np.arange(len(order))
-    error = bootstrap_error(resampled_error, rows, num_bootstrap=num_bootstrap, seed=seed, rng=None)
-    return Score(resampled_error(rows), error)
+    return _bootstrapped(resampled_error, len(order), num_bootstrap, seed)
+
+
+def _bootstrapped(statistic: Callable[[np.ndarray], float], num_rows: int, num_bootstrap: int, seed: int) -> Score:
+    """The statistic of all rows, given by their numbers, and its error over resamples of them."""
+    rows = np.arange(num_rows)
+    return Score(statistic(rows), bootstrap_error(statistic, rows, num_bootstrap=num_bootstrap, seed=seed, rng=None))
 
 
 def _confidence_and_correct(probs: Probs, y: Labels) -> tuple[np.ndarray, np.ndarray]:
