@@ -234,6 +234,20 @@ def _add_compare_options(parser: argparse.ArgumentParser) -> None:
         make: Any = METHODS[group][1]
         how.add_argument(f"--{group}", nargs="+", default=(), metavar="KEY=VALUE", help=option_help(make))
     where = parser.add_argument_group("where and how")
+    budgets = where.add_mutually_exclusive_group()
+    budgets.add_argument(
+        "--budget-seconds",
+        type=float,
+        metavar="S",
+        help="allow every method S seconds of its compiled loop (compile time apart), and draw scores against seconds",
+    )
+    budgets.add_argument(
+        "--budget-gradients",
+        type=float,
+        metavar="G",
+        help="allow every method G gradient evaluations over all training rows (or of as many rows in minibatches), and "
+        "draw scores against them",
+    )
     where.add_argument(
         "--out",
         type=Path,
@@ -248,8 +262,14 @@ def _add_compare_options(parser: argparse.ArgumentParser) -> None:
 def _compare(options: argparse.Namespace) -> None:
     import jax
 
+    from .budget import Budget
     from .experiment import METHODS, Experiment
 
+    budget = None
+    if options.budget_seconds is not None:
+        budget = Budget(options.budget_seconds, "seconds")
+    elif options.budget_gradients is not None:
+        budget = Budget(options.budget_gradients, "passes")
     experiment = Experiment(
         data=options.data,
         model=options.model,
@@ -266,6 +286,7 @@ def _compare(options: argparse.Namespace) -> None:
         image_size=options.image_size,
         data_dir=options.data_dir,
         quick=options.quick,
+        budget=budget,
         options={group: tuple(getattr(options, group)) for group, _ in METHODS.values()}
         | {"model": tuple(options.model_options)},
     )

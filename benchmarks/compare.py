@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
+from hmcvi import plots
 from hmcvi.inference import Fit, FitError, fit
 from hmcvi.inference.export import describe_method, require_writer
 
+from .budget_curves import BUDGET_COLUMNS, SHARES, budget_curves, budget_rows
 from .datasets import Dataset
 from .evaluate import REFERENCE, Evaluation, Row, distance_rows, evaluate, paired_rows
 from .experiment import Experiment
@@ -39,7 +42,8 @@ def compare(experiment: Experiment, out: Path | None = None, *, quiet: bool = Fa
 
     Raises:
         UsageError, DataError: the request cannot be served; nothing was fitted.
-        FitError: a fit did not stay finite; the fits before it are saved.
+        FitError: a fit did not stay finite. The other methods were fitted and scored all the same, without the one
+            that failed; only where none is left is there no scoreboard.
     """
     say = Console(stderr=True, quiet=quiet, highlight=False, markup=False, emoji=False, soft_wrap=True)
     require_writer()
@@ -60,10 +64,13 @@ def compare(experiment: Experiment, out: Path | None = None, *, quiet: bool = Fa
 
     table: list[tuple[Any, ...]] = []
     records: dict[str, list[dict[str, Any]]] = {name: [] for name in experiment.asked}
+    spent: list[tuple[Any, ...]] = []
+    failures: dict[str, FitError] = {}
     shown: tuple[dict[str, Fit], dict[str, Evaluation]] | None = None
     for seed in experiment.seeds:
         data, foreign = loaded[seed]
-        fits = _fit_all(experiment, seed, data, folder, say, quiet)
+        runner = _Runner(experiment, seed, data, folder, say, quiet)
+        fits = runner.fit_all(failures)
         sets = f" and {len(foreign)} OOD set{'s' if len(foreign) > 1 else ''}" if foreign else ""
         say.print(f"scoring {len(data.x_test):,} {data.scored_on} rows{sets}, seed {seed}")
         evaluations = {}
@@ -76,9 +83,15 @@ def compare(experiment: Experiment, out: Path | None = None, *, quiet: bool = Fa
             records[name].append(_record(fits[name], evaluation))
             rows = evaluation.rows + _distances(name, evaluations, data) + _paired(name, evaluations, data)
             table += [(seed, name, r.set, r.score, r.value, r.standard_error, r.monte_carlo_error) for r in rows]
+            if experiment.budget is not None:
+                spent += budget_rows(seed, name, 1.0, records[name][-1], evaluation.rows, data.scored_on)
+                spent += runner.at_smaller_budgets(name)
         shown = shown or (fits, evaluations)
 
     frame = pd.DataFrame(table, columns=list(COLUMNS))
+    if failures:
+        frame, records = _without(failures, frame, records)
+        shown = tuple({name: part[name] for name in records} for part in shown)  # type: ignore[assignment]
     if any(record["verdict"] == "unconverged" for record in records.get(REFERENCE, [])):
         # An average over the seeds that happened to converge would pass for one over all.
         frame = frame[frame["set"] != "reference"].reset_index(drop=True)
@@ -88,8 +101,9 @@ def compare(experiment: Experiment, out: Path | None = None, *, quiet: bool = Fa
         "sets": {first.scored_on: len(first.x_test), **{s.name: s.num_rows for s in loaded[experiment.seeds[0]][1]}},
         "shifts": {shift: [f"{shift}@{level}" for level in LEVELS] for shift in experiment.shifts},
         "fits": records,
+        "failed": {name: str(error) for name, error in failures.items()},
     }
-    folder.write_tables(frame)
+    folder.write_table("table", frame)
     folder.write_json("summary.json", summary)
     hashes = {seed: data.data_hash for seed, (data, _) in loaded.items()}
     made = {
@@ -97,46 +111,100 @@ def compare(experiment: Experiment, out: Path | None = None, *, quiet: bool = Fa
             "settings": json.loads(describe_method(experiment.method(name))),
             "chain_method": records[name][0]["chain_method"],
         }
-        for name in experiment.asked
+        for name in records
     }
     folder.write_manifest(experiment, hashes, made)
     assert shown is not None
     say.print("drawing figures")
     draw_figures(folder.path / "figures", first, loaded[experiment.seeds[0]][1], *shown)
+    if experiment.budget is not None:
+        curve = pd.DataFrame([row for row in spent if row[1] in records], columns=list(BUDGET_COLUMNS))
+        folder.write_table("budget", curve)
+        figure = plots.score_against_budget(budget_curves(curve, experiment.budget.unit), unit=experiment.budget.unit)
+        plots.save(figure, folder.path / "figures" / "budget")
     print_scoreboard(frame, summary)
     say.print(f"\nposteriors, tables and figures: {folder.path}")
+    if failures:
+        raise FitError("; ".join(map(str, failures.values())))
     return folder.path
 
 
-def _fit_all(
-    experiment: Experiment, seed: int, data: Dataset, folder: RunFolder, say: Console, quiet: bool
-) -> dict[str, Fit]:
-    model = experiment.configure_model(data)
-    fits = {}
-    for name in experiment.asked:
-        method = experiment.method(name)
-        result = folder.load_fit(name, seed, model, data, method)
-        if result is None:
-            started = time.perf_counter()
-            say.print(f"{name}, seed {seed}: fitting {len(data.x_train)} rows")
+@dataclass(frozen=True)
+class _Runner:
+    """Fits the methods of one seed, or reads what an earlier run of the same command finished."""
+
+    experiment: Experiment
+    seed: int
+    data: Dataset
+    folder: RunFolder
+    say: Console
+    quiet: bool
+
+    def fit_all(self, failures: dict[str, FitError]) -> dict[str, Fit]:
+        """Return the fits by method; a method that fails is put among the failures, and left out from then on.
+
+        Raises:
+            FitError: no method is left.
+        """
+        fits = {}
+        for name in self.experiment.asked:
+            if name in failures:
+                continue
             try:
-                result = fit(
-                    jax.random.key(seed),
-                    model,
-                    data.x_train,
-                    data.y_train,
-                    method,
-                    progress=False if quiet else None,
-                )
+                fits[name] = self._fit(name, 1.0)
             except FitError as error:
-                kept = "" if error.fit is None else folder.save_failed(error.fit, name, seed, data)
-                raise FitError(f"{name}, seed {seed}: {error}{kept}", error.fit) from error
-            folder.save_fit(result, name, seed, data)
-            say.print(f"{name}, seed {seed}: done in {time.perf_counter() - started:.0f} s")
-        else:
-            say.print(f"{name}, seed {seed}: read from {folder.path}")
-        fits[name] = result
-    return fits
+                self.say.print(str(error))
+                failures[name] = error
+        if not fits:
+            raise FitError("; ".join(map(str, failures.values())))
+        return fits
+
+    def at_smaller_budgets(self, name: str) -> list[tuple[Any, ...]]:
+        """Return the scores of this method at shares of the budget; a share that buys no posterior has none."""
+        rows = []
+        for share in SHARES:
+            try:
+                result = self._fit(name, share)
+            except FitError as error:
+                self.say.print(f"{error}: the curve begins later")
+                continue
+            evaluation = evaluate(result, self.data, [])
+            record = _record(result, evaluation)
+            rows += budget_rows(self.seed, name, share, record, evaluation.rows, self.data.scored_on)
+        return rows
+
+    def _fit(self, name: str, share: float) -> Fit:
+        method = self.experiment.method(name, share)
+        model = self.experiment.configure_model(self.data)
+        label, what = (name, "") if share == 1 else (f"{name}@{share:g}", f", {share:g} of the budget")
+        said = f"{name}, seed {self.seed}{what}"
+        result = self.folder.load_fit(label, self.seed, model, self.data, method)
+        if result is not None:
+            self.say.print(f"{said}: read from {self.folder.path}")
+            return result
+        started = time.perf_counter()
+        self.say.print(f"{said}: fitting {len(self.data.x_train)} rows")
+        x, y, progress = self.data.x_train, self.data.y_train, False if self.quiet else None
+        try:
+            result = fit(jax.random.key(self.seed), model, x, y, method, progress=progress)
+        except FitError as error:
+            kept = "" if error.fit is None else self.folder.save_failed(error.fit, label, self.seed, self.data)
+            raise FitError(f"{said}: {error}{kept}", error.fit) from error
+        self.folder.save_fit(result, label, self.seed, self.data)
+        self.say.print(f"{said}: done in {time.perf_counter() - started:.0f} s")
+        return result
+
+
+def _without(
+    failures: Collection[str], table: pd.DataFrame, records: Mapping[str, Any]
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return (table, records) without the methods that failed, and without what was measured against them.
+
+    A method that failed at one seed is left out at all: an average over the seeds that went well would flatter it.
+    """
+    gone = {f"minus {name}" for name in failures} | ({"reference"} if REFERENCE in failures else set())
+    kept = table[~table["method"].isin(failures) & ~table["set"].isin(gone)].reset_index(drop=True)
+    return kept, {name: record for name, record in records.items() if name not in failures}
 
 
 def _record(result: Fit, evaluation: Evaluation) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from hmcvi.inference.base import check_data, latent_sites, minibatches
 from hmcvi.models import cnn, gp, mlp
 
 from . import datasets, memory, ood
+from .budget import Budget
 from .cost import gradient_operations
 from .datasets import Dataset
 from .ood import OODSet
@@ -91,6 +92,8 @@ class Experiment:
         image_size: side in pixels to resize a TFDS set's images to.
         data_dir: the TFDS folder; None takes `$TFDS_DATA_DIR`.
         quick: whether to take the small budgets.
+        budget: what each method may spend on a fit, in place of its own number of steps or draws where that is more;
+            scores at shares of it are drawn as curves.
         options: hyperparameters by group ("model", "nuts", "svi", "bbb", "map", "ensemble"), as `key=value` strings.
     """
 
@@ -109,6 +112,7 @@ class Experiment:
     image_size: int | None = None
     data_dir: str | None = None
     quick: bool = False
+    budget: Budget | None = None
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -149,17 +153,18 @@ class Experiment:
         """What to call the data in titles and file names."""
         return self.data.name if isinstance(self.data, Raw) else self.data
 
-    def method(self, name: str) -> Method:
-        """Return the method of this name with its budget and options."""
+    def method(self, name: str, share: float = 1.0) -> Method:
+        """Return the method of this name with its options, within this share of the budget."""
         group, make = METHODS[name]
         given = parse_options(make, self.options.get(group, ()), f"--{group}")
         small = QUICK.get(group, {}) if self.quick else {}
         if "num_steps" in small and given.get("start") == MAP():  # one of a length of its own keeps it
             given["start"] = dataclasses.replace(given["start"], num_steps=small["num_steps"])
         try:
-            return make(**{**small, **given})
+            method = make(**{**small, **given})
         except ValueError as error:
             raise UsageError(str(error)) from error
+        return method if self.budget is None else self.budget.limit(method, share)
 
     def load(self, seed: int) -> tuple[Dataset, list[OODSet]]:
         """Return the data set of a seed, and its OOD sets; with `tune`, its test rows are validation rows."""
@@ -264,6 +269,8 @@ class Experiment:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         # where the data lie says nothing of what they are: the fits themselves check the rows' hash
         del fields["data_dir"]
+        if self.budget is not None:
+            fields["budget"] = dataclasses.asdict(self.budget)
         if isinstance(self.data, Raw):
             fields["data"] = f"{self.data.name} {_hash(self.data)}"
         return fields | {

@@ -122,12 +122,12 @@ class RunFolder:
         save_datatree(tree, file)
         return f"; its last finite state is in {file}"
 
-    def write_tables(self, table: pd.DataFrame) -> None:
-        """Write table.csv and table.parquet."""
-        _write(self.path / "table.csv", table.to_csv(index=False))
-        partial = self.path / ".table.parquet.partial"
+    def write_table(self, name: str, table: pd.DataFrame) -> None:
+        """Write <name>.csv and <name>.parquet."""
+        _write(self.path / f"{name}.csv", table.to_csv(index=False))
+        partial = self.path / f".{name}.parquet.partial"
         table.to_parquet(partial, index=False)
-        partial.replace(self.path / "table.parquet")
+        partial.replace(self.path / f"{name}.parquet")
 
     def write_manifest(self, experiment: Experiment, hashes: Mapping[int, str], methods: Mapping[str, Any]) -> None:
         """Write manifest.json: what a reader needs to repeat the run or to doubt it."""

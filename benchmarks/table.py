@@ -194,6 +194,8 @@ def print_scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], console: C
     for method, records in summary["fits"].items():
         reasons = sorted({record["reason"] for record in records})
         console.print(f"{method}: {'; '.join(reasons)}", style="dim")
+    for method, reason in summary.get("failed", {}).items():
+        console.print(f"{method} failed and is left out: {reason}", style="dim")
 
 
 def _how_to_read(table: pd.DataFrame, summary: Mapping[str, Any], error: str) -> str:

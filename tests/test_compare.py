@@ -279,7 +279,7 @@ def test_nan_in_a_file_names_row_and_column(
     assert "row 7 (counted from 0" in said
 
 
-def test_diverging_fit_fails_keeps_the_fits_before_it_and_its_own_last_finite_state(
+def test_diverging_fit_fails_and_leaves_the_other_methods_scores_and_its_own_last_finite_state(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
@@ -292,7 +292,12 @@ def test_diverging_fit_fails_keeps_the_fits_before_it_and_its_own_last_finite_st
     assert said.count("\n") == 1
     # The fit that failed is none to continue from: it has a name of its own.
     assert sorted(path.name for path in (out / "fits").iterdir()) == ["bbb-seed0-failed.nc", "svi-seed0.nc"]
-    assert not (out / "table.csv").exists()
+    # What did not fail is scored all the same, and what failed is on no board.
+    table = pd.read_csv(out / "table.csv")
+    assert set(table["method"]) == {"svi"}
+    summary = json.loads((out / "summary.json").read_text())
+    assert list(summary["fits"]) == ["svi"]
+    assert summary["failed"]["bbb"] in said
     tree = load_datatree(failed)
     assert tree.attrs["failure"] in said
     assert json.loads(tree.attrs["method"])["learning_rate"] == 1000
@@ -301,6 +306,17 @@ def test_diverging_fit_fails_keeps_the_fits_before_it_and_its_own_last_finite_st
     # The losses end before the one that was not finite.
     step = int(tree.attrs["failure"].partition("at step ")[2].split()[0])
     assert len(tree["optimisation"]["loss"]) == step
+    assert cli.main(["table", str(out)]) == 0
+    board = capsys.readouterr().out
+    assert f"bbb failed and is left out: {summary['failed']['bbb']}" in " ".join(board.split())
+
+
+def test_where_every_method_fails_there_is_no_board(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    command = ["compare", "--data", "wave", "--methods", "svi", "--quick", "--svi", "learning_rate=1e3"]
+    assert cli.main([*command, "--quiet", "--out", str(out)]) == 1
+    assert "svi, seed 0: the loss became" in capsys.readouterr().err
+    assert not (out / "table.csv").exists()
     assert cli.main(["table", str(out)]) == 2
     assert "holds no finished run" in capsys.readouterr().err
 

@@ -1,0 +1,44 @@
+"""Equal budgets: one allowance for every method."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from hmcvi.inference import Method
+
+from .options import UsageError
+
+__all__ = ["Budget"]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What each method may spend on a fit.
+
+    Attributes:
+        amount: how much.
+        unit: "passes" over the training data (gradient evaluations of all rows, or of as many rows in minibatches;
+            warm-up and all chains included), or "seconds" of the compiled loop, compile time apart.
+    """
+
+    amount: float
+    unit: Literal["passes", "seconds"]
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.amount) and self.amount > 0):
+            raise UsageError(f"a budget of {self.amount:g} {self.unit} was asked for: give a number above 0")
+
+    def __str__(self) -> str:
+        """Return the amount and its unit."""
+        return f"{self.amount:,.6g} {'passes over the data' if self.unit == 'passes' else 'seconds'}"
+
+    def limit(self, method: Method, share: float = 1.0) -> Method:
+        """Return the method with this allowance, or a share of it.
+
+        A method that is done sooner stops sooner: an allowance is no minimum.
+        """
+        changes: dict[str, Any] = {f"max_{self.unit}": share * self.amount}
+        return dataclasses.replace(method, **changes)  # type: ignore[type-var]
