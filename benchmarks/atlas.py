@@ -1,0 +1,201 @@
+"""The atlas: every bundled data set, every model that fits it, all methods, three seeds: `make atlas`.
+
+Each cell of `atlas.toml`, a data set and a model, is one `hmcvi compare` in a process of its own. Cells that are
+finished are not run again, and one that fails does not stop the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from rich.console import Console
+
+from .atlas_page import Claim, Finding, write_page
+
+__all__ = ["Atlas", "Cell", "main", "read_atlas"]
+
+ATLAS = Path(__file__).with_name("atlas.toml")
+
+DEFAULT_CORES = 2
+"""Cells that run side by side unless said otherwise, each on one core: the committed page's seconds were taken so."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One data set and one model.
+
+    Attributes:
+        data: the data set's name.
+        model: the model's name.
+        methods: the methods that fit it.
+        options: further arguments of `hmcvi compare`.
+        note: what is left out here, and why.
+    """
+
+    data: str
+    model: str
+    methods: tuple[str, ...]
+    options: tuple[str, ...]
+    note: str
+
+    @property
+    def name(self) -> str:
+        """Name of the cell's folder."""
+        return f"{self.data}-{self.model}"
+
+    def arguments(self, seeds: Sequence[int], *, quick: bool) -> list[str]:
+        """Return the arguments of `hmcvi`, but for the folder."""
+        what = ["compare", "--data", self.data, "--model", self.model, "--methods", *self.methods]
+        how = ["--seeds", *map(str, seeds), *self.options]
+        return [*what, *how, "--quick"] if quick else [*what, *how]
+
+
+@dataclass(frozen=True)
+class Atlas:
+    """What `atlas.toml` holds: the cells, the seeds of each, and the findings that the page draws from them."""
+
+    seeds: tuple[int, ...]
+    cells: tuple[Cell, ...]
+    findings: tuple[Finding, ...]
+
+
+def read_atlas(path: Path = ATLAS) -> Atlas:
+    """Return what the file holds.
+
+    Raises:
+        ValueError: the file is malformed.
+    """
+    entries = tomllib.loads(path.read_text())
+    shared = [word for flag, words in entries["options"].items() for word in (f"--{flag}", *words)]
+    try:
+        cells = [
+            Cell(
+                data=cell["data"],
+                model=cell["model"],
+                methods=tuple(name for name in entries["methods"] if name not in cell.get("without", ())),
+                options=(*shared, *cell.get("options", ())),
+                note=cell.get("note", ""),
+            )
+            for cell in entries["cells"]
+        ]
+        findings = [
+            Finding(title=f["title"], text=f["text"], claims=tuple(Claim(**claim) for claim in f["claims"]))
+            for f in entries.get("findings", ())
+        ]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path.name}: {error}") from error
+    return Atlas(tuple(entries["seeds"]), tuple(cells), tuple(findings))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what is not finished, write the page, and return 0 where every cell ran and every finding holds."""
+    parser = argparse.ArgumentParser(prog="python -m hmcvi.benchmarks.atlas", description=__doc__)
+    parser.add_argument("--cells", nargs="+", metavar="DATA-MODEL", help="these cells only. Default: all")
+    parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="seeds. Default: those of atlas.toml")
+    parser.add_argument("--cores", type=int, default=DEFAULT_CORES, help="cells side by side. Default: %(default)s")
+    parser.add_argument("--quick", action="store_true", help="tiny budgets, to see that it works: conclude nothing")
+    parser.add_argument("--runs", type=Path, default=Path("runs/atlas"), help="run folders. Default: %(default)s")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/atlas"), help="where atlas.md and its data go. Default: %(default)s"
+    )
+    options = parser.parse_args(arguments)
+    atlas = read_atlas()
+    known = {cell.name: cell for cell in atlas.cells}
+    unknown = [name for name in options.cells or () if name not in known]
+    if unknown:
+        parser.error(f"no cell {unknown[0]!r}: give one of {', '.join(known)}")
+    if options.cores < 1:
+        parser.error(f"--cores {options.cores}: give at least 1")
+    cells = [known[name] for name in options.cells or known]
+    seeds = tuple(options.seeds or atlas.seeds)
+    say = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    options.runs.mkdir(parents=True, exist_ok=True)
+    failed = _run_all(cells, seeds, options.runs, cores=options.cores, quick=options.quick, say=say.print)
+    whole = [cell for cell in cells if (options.runs / cell.name / "summary.json").exists()]
+    if not whole:
+        say.print("hmcvi: error: no cell was finished, so there is no page")
+        return 1
+    folders = {cell.name: options.runs / cell.name for cell in whole}
+    notes = {cell.name: " ".join(filter(None, (cell.note, failed.get(cell.name)))) for cell in cells}
+    page = write_page(options.out, folders, atlas.findings, notes, cores=options.cores, quick=options.quick)
+    say.print(f"{page.path}: {len(whole)} of {len(cells)} cells, {page.supported} of {len(atlas.findings)} findings")
+    return 0 if not failed and page.supported == len(atlas.findings) else 1
+
+
+def _run_all(
+    cells: Sequence[Cell],
+    seeds: Sequence[int],
+    runs: Path,
+    *,
+    cores: int,
+    quick: bool,
+    say: Callable[[str], Any],
+) -> dict[str, str]:
+    """Run the cells, so many at a time, and return what failed, by cell."""
+    free: SimpleQueue[int] = SimpleQueue()
+    for core in range(cores):
+        free.put(core)
+    failed = {}
+
+    def run(cell: Cell) -> None:
+        folder, wanted = runs / cell.name, cell.arguments(seeds, quick=quick)
+        if _is_finished(folder, wanted):
+            say(f"{cell.name}: finished before")
+            return
+        core, started = free.get(), time.perf_counter()
+        say(f"{cell.name}: {len(cell.methods)} methods, {len(seeds)} seeds")
+        status = _run_cell(wanted, folder, core, runs / "compiled")
+        free.put(core)
+        took = time.perf_counter() - started
+        log = folder.with_suffix(".log")
+        if status == 0:
+            (folder / "atlas.json").write_text(json.dumps({"arguments": wanted, "seconds": took}))
+        else:
+            last = (log.read_text().strip() or "it said nothing").splitlines()[-1]
+            failed[cell.name] = f"The run ended with status {status}: {last.removeprefix('hmcvi: error: ')}"
+        say(f"{cell.name}: {'done' if status == 0 else 'FAILED, see ' + str(log)} after {took:,.0f} s")
+
+    with ThreadPoolExecutor(cores) as pool:
+        list(pool.map(run, cells))
+    return failed
+
+
+def _is_finished(folder: Path, wanted: Sequence[str]) -> bool:
+    """Return whether the folder holds these arguments' finished run."""
+    try:
+        return bool(json.loads((folder / "atlas.json").read_text())["arguments"] == list(wanted))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _run_cell(arguments: Sequence[str], folder: Path, core: int, compiled: Path) -> int:
+    """Run `hmcvi` with these arguments on one core, its words in <folder>.log, and return its exit status."""
+    # Seeds share their programs: the second and third read what the first compiled.
+    cache: Mapping[str, str] = {
+        "JAX_COMPILATION_CACHE_DIR": str(compiled.absolute()),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    command = [sys.executable, "-m", "hmcvi.benchmarks.cli", *arguments, "--out", str(folder)]
+    with folder.with_suffix(".log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **cache})
+        if hasattr(os, "sched_setaffinity"):
+            available = sorted(os.sched_getaffinity(0))
+            os.sched_setaffinity(process.pid, {available[core % len(available)]})
+        return process.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""The atlas: what it asks for, how it holds findings against data, and the page that is committed."""
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from hmcvi.benchmarks import atlas, bundled
+from hmcvi.benchmarks.atlas_page import Claim, confidence_interval, judge_claim
+from hmcvi.benchmarks.experiment import METHODS, MODELS
+from hmcvi.benchmarks.table import COLUMNS
+
+RESULTS = Path(atlas.__file__).parent / "results" / "atlas"
+
+
+def scores(cell="wave-mlp", part="test", score="nll", **methods):
+    rows = []
+    for method, values in methods.items():
+        for seed, value in enumerate(values):
+            row = {"cell": cell, "seed": seed, "method": method, "set": part, "score": score, "value": value}
+            rows.append(row | {"standard_error": 0.01, "monte_carlo_error": np.nan})
+    return pd.DataFrame(rows).reindex(columns=["cell", *COLUMNS])
+
+
+def test_every_bundled_data_set_has_every_model_that_fits_it():
+    cells = {cell.name: cell for cell in atlas.read_atlas().cells}
+    images = {"digits"}
+    wanted = {f"{data}-{model}" for data in bundled.BUNDLED for model in MODELS if model != "cnn" or data in images}
+    assert set(cells) == wanted
+    # A method may be left out where it is another one under a second name, or cannot run: the note says so.
+    for cell in cells.values():
+        assert set(cell.methods) <= set(METHODS)
+        assert set(cell.methods) == set(METHODS) or cell.note, cell.name
+
+
+def test_the_interval_is_students_over_seeds_or_the_seeds_own_errors_where_those_are_wider():
+    values = np.array([1.0, 2.0, 4.0])
+    center, low, high = confidence_interval(scores(svi=values))
+    half = stats.t.ppf(0.975, 2) * values.std(ddof=1) / np.sqrt(3)
+    np.testing.assert_allclose([center, low, high], [values.mean(), values.mean() - half, values.mean() + half])
+    # Three seeds that agree by chance know no more than their rows tell: 1.96 * 0.01 / √3.
+    center, low, high = confidence_interval(scores(svi=[1.0, 1.0, 1.0]))
+    np.testing.assert_allclose([center - low, high - center], 1.959964 * 0.01 / np.sqrt(3), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("nuts", "svi", "holds"),
+    [((1.0, 1.01, 0.99), (2.0, 2.01, 1.99), True), ((1.0, 1.5, 0.5), (2.0, 2.01, 1.99), False)],
+)
+def test_a_claim_holds_only_where_intervals_keep_apart(nuts, svi, holds):
+    support = judge_claim(Claim("wave-mlp", "test", "nll", "svi", "nuts"), scores(nuts=nuts, svi=svi))
+    assert support.holds is holds
+    assert ("NOT above" in support.sentence) is not holds
+    assert "svi 2 [" in support.sentence
+
+
+def test_a_claim_may_be_against_a_number_and_never_holds_unmeasured():
+    data = scores(part="minus nuts", svi=(0.2, 0.21, 0.19))
+    assert judge_claim(Claim("wave-mlp", "minus nuts", "nll", "svi", 0.0), data).holds
+    assert not judge_claim(Claim("wave-mlp", "minus nuts", "nll", 0.0, "svi"), data).holds
+    missing = judge_claim(Claim("wave-mlp", "minus nuts", "nll", "bbb", 0.0), data)
+    assert not missing.holds
+    assert "bbb was not measured" in missing.sentence
+
+
+def test_a_cell_runs_resumes_and_stands_on_the_page(tmp_path, monkeypatch):
+    """Two real cells, one of which fails; the second time nothing runs."""
+    path = tmp_path / "atlas.toml"
+    path.write_text(
+        'seeds = [0]\nmethods = ["map", "ensemble"]\nfindings = []\n[options]\nmap = ["num_steps=50"]\n'
+        'ensemble = ["num_steps=50", "size=2"]\n[[cells]]\ndata = "wave"\nmodel = "mlp"\nnote = "Short fits."\n'
+        '[[cells]]\ndata = "wave"\nmodel = "cnn"\n'
+    )
+    small = atlas.read_atlas(path)
+    monkeypatch.setattr(atlas, "read_atlas", lambda: small)
+    arguments = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "page")]
+    assert atlas.main(arguments) == 1  # a curve is no image: the CNN's cell fails, and is said to
+    page = (tmp_path / "page" / "atlas.md").read_text()
+    assert "Short fits." in page
+    assert "| map" in page
+    assert "Not finished: wave-cnn. The run ended with status 2" in page
+    data = pd.read_parquet(tmp_path / "page" / "atlas.parquet")
+    assert set(data["method"]) == {"map", "ensemble"}
+    assert set(data["cell"]) == {"wave-mlp"}
+    assert "seconds" in set(data.loc[data["set"] == "fit", "score"])
+
+    started = []
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: started.append(a) or pytest.fail("nothing is to run"))
+    assert atlas.main([*arguments, "--cells", "wave-mlp"]) == 0
+    assert not started
+
+
+def test_an_unknown_cell_is_refused(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        atlas.main(["--cells", "moons-mlp"])
+    assert stopped.value.code == 2
+    assert "no cell 'moons-mlp'" in capsys.readouterr().err
+
+
+def test_the_committed_page_holds_every_finding():
+    data = pd.read_parquet(RESULTS / "atlas.parquet")
+    page = (RESULTS / "atlas.md").read_text()
+    findings = atlas.read_atlas().findings
+    assert len(findings) == 3
+    for finding in findings:
+        assert finding.title in page
+        assert finding.claims
+        for claim in finding.claims:
+            support = judge_claim(claim, data)
+            assert support.holds, support.sentence
+            assert support.sentence in page
+    assert set(data["cell"]) == {cell.name for cell in atlas.read_atlas().cells}
