@@ -110,8 +110,8 @@ def write_page(
     text = [
         "# The atlas: what HMC buys over cheap inference, and what it costs",
         "",
-        f"Written {datetime.date.today().isoformat()} on {where()}; {_versions()}. {len(folders)} cells (a bundled data "
-        f"set and a model each), seeds {_seeds(summaries)}; {seconds / 60:,.0f} minutes of cells, {cores} at a time on "
+        f"Written {datetime.date.today().isoformat()} on {where()}; {_versions()}. {len(folders)} cells (a bundled "
+        f"data set and a model each), seeds {_seeds(summaries)}; {seconds / 60:,.0f} minutes of cells, {cores} at a time on "
         "one core each. `make atlas` repeats it; every number is in `atlas.parquet` beside this page.",
         "",
     ]
@@ -138,9 +138,10 @@ def write_page(
 
 _HOW_TO_READ = (
     "Means over seeds ± the standard error over them; each seed is another split and another key. "
-    "Distances are to NUTS' predictions, only where NUTS converged at every seed; its own column holds the noise floor, "
+    "Distances are to NUTS' predictions, only where NUTS converged at every seed; its own row holds the noise floor, "
     "between halves of its chains. Seconds are those of the compiled loop on one core. nll in nats a row. **Bold**: the "
-    "best mean of the column (of accuracy, errors and nll); (u) marks a fit that is unconverged or unfinished at some seed."
+    "best mean of the column (of accuracy, errors and nll); (u) marks a fit that is unconverged or unfinished at some "
+    "seed."
 )
 
 
@@ -223,7 +224,7 @@ def _table(data: pd.DataFrame, summary: Mapping[str, Any]) -> list[str]:
     foreign = [name for name in summary["sets"] if name != inside]
     scores += [(name, "auroc, entropy", f"AUROC, {name}") for name in foreign[:1]]
     scores += [("fit", "passes over the data", "passes"), ("fit", "seconds", "seconds")]
-    by_cell = {key: rows for key, rows in data.groupby(["set", "score", "method"])}
+    by_cell = dict(data.groupby(["set", "score", "method"]))
     scores = [key for key in scores if any((key[0], key[1], method) in by_cell for method in summary["fits"])]
     best = {}
     for part, score, _ in scores:

@@ -245,8 +245,8 @@ def _add_compare_options(parser: argparse.ArgumentParser) -> None:
         "--budget-gradients",
         type=float,
         metavar="G",
-        help="allow every method G gradient evaluations over all training rows (or of as many rows in minibatches), and "
-        "draw scores against them",
+        help="allow every method G gradient evaluations over all training rows (or of as many rows in minibatches), "
+        "and draw scores against them",
     )
     where.add_argument(
         "--out",
