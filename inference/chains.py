@@ -165,14 +165,14 @@ class Sampler:
             key=key,
             draws={name: draws[name] for name in sites},
             stats=kept,
-            chain_method=self.resolved_chain_method(),
+            chain_method=self._chain_method(),
             ended_in_warmup=ended_in_warmup,
             num_gradients=meter.gradients,
             rows_per_gradient=len(x),
             run_seconds=meter.seconds,
         )
 
-    def resolved_chain_method(self) -> str:
+    def _chain_method(self) -> str:
         """Return how the chains run here: what "auto" comes to."""
         if self.chain_method != "auto":
             return self.chain_method
@@ -215,7 +215,7 @@ class _Meter:
     def compiled(self, one_chain: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
         """Compile a function of one chain's state and more for all chains; its calls are timed."""
         sampler = self._sampler
-        over_chains = _over_chains(one_chain, sampler.resolved_chain_method(), sampler.num_chains)
+        over_chains = _over_chains(one_chain, sampler._chain_method(), sampler.num_chains)
         function = jax.jit(over_chains).lower(*arguments).compile()
 
         def timed(*arguments: Any) -> Any:

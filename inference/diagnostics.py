@@ -91,7 +91,9 @@ def convergence(fit: Fit, x: Any, y: Any) -> Convergence | None:
     assert log_likelihood is not None
     outputs = predict_draws(fit, x[:PROBABILITY_ROWS])
     values = np.concatenate([log_likelihood, outputs.reshape(*outputs.shape[:2], -1)], axis=2)
-    energy, diverging = (None if (v := fit.stats.get(name)) is None else np.asarray(v) for name in ("energy", "diverging"))
+    energy, diverging = (
+        None if (v := fit.stats.get(name)) is None else np.asarray(v) for name in ("energy", "diverging")
+    )
     judged = verdict(values, energy, diverging)
     if fit.ended_in_warmup is None:
         return judged

@@ -87,9 +87,7 @@ class MCLMC(Sampler):
         from blackjax.util import generate_unit_vector, pytree_size
 
         init_keys, momentum_keys, keys = jnp.moveaxis(jax.vmap(partial(jax.random.split, num=3))(chain_keys), 1, 0)
-        start = initialize_model(
-            init_keys, model, init_strategy=init_to_sample, dynamic_args=True, model_args=(x, y)
-        )
+        start = initialize_model(init_keys, model, init_strategy=init_to_sample, dynamic_args=True, model_args=(x, y))
         position, potential_energy, gradient = start.param_info
         dim = pytree_size(position) // self.num_chains
         if dim < 2:
