@@ -91,10 +91,8 @@ def convergence(fit: Fit, x: Any, y: Any) -> Convergence | None:
     assert log_likelihood is not None
     outputs = predict_draws(fit, x[:PROBABILITY_ROWS])
     values = np.concatenate([log_likelihood, outputs.reshape(*outputs.shape[:2], -1)], axis=2)
-    energy, diverging = (
-        None if (v := fit.stats.get(name)) is None else np.asarray(v) for name in ("energy", "diverging")
-    )
-    judged = verdict(values, energy, diverging)
+    stats = {name: np.asarray(fit.stats[name]) for name in ("energy", "diverging") if name in fit.stats}
+    judged = verdict(values, **stats)
     if fit.ended_in_warmup is None:
         return judged
     reason = f"the budget ended within warm-up after {fit.ended_in_warmup} draws"

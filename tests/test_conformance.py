@@ -56,11 +56,8 @@ METHODS = {
 }
 
 # (chain, draw) of a fit: a point is one draw, and every member of an ensemble is one.
-LEADS = (
-    dict.fromkeys(METHODS, (1, 20))
-    | dict.fromkeys(("nuts", "hmc", "mclmc"), (2, 20))
-    | {"map": (1, 1), "ensemble": (1, 3)}
-)
+LEADS = dict.fromkeys(METHODS, (1, 20)) | {"map": (1, 1), "ensemble": (1, 3)}
+LEADS |= dict.fromkeys(("nuts", "hmc", "mclmc"), (2, 20))
 
 RANDOM = np.random.default_rng(0)
 TABLE = RANDOM.normal(size=(ROWS + NEW_ROWS, 3))
@@ -312,7 +309,7 @@ def test_predictions_are_distributions_over_the_outcomes_of_each_row(pair):
 
 
 # Chains, and the members of an ensemble, have no one Gaussian; a point has a place and no width.
-FEWER = dict.fromkeys((*OWN_STATS, "ensemble"), set()) | {"map": {"location"}}
+FEWER = {method: set() for method in (*OWN_STATS, "ensemble")} | {"map": {"location"}}
 MOMENTS = {method: FEWER.get(method, {"location", "scale"}) for method in METHODS}
 
 
