@@ -180,8 +180,9 @@ def _add_compare_options(parser: argparse.ArgumentParser) -> None:
         "--methods",
         nargs="+",
         metavar="METHOD",
-        help=f"any of {', '.join(METHODS)} (bbb is Bayes-by-Backprop with Flipout; map and "
-        f"ensemble are baselines: maximum a posteriori, and a deep ensemble of it). Default: "
+        help=f"any of {', '.join(METHODS)} (hmc has trajectories of a fixed length; mclmc, "
+        f"unadjusted microcanonical Langevin dynamics, needs pip install 'hmcvi[samplers]'; bbb is Bayes-by-Backprop "
+        f"with Flipout; map and ensemble are baselines: maximum a posteriori, and a deep ensemble of it). Default: "
         f"{' '.join(default.asked)}, without nuts where the data make it too costly",
     )
     what.add_argument(

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from hmcvi.inference import MAP, NUTS, SVI, BayesByBackprop, Ensemble, Method
+from hmcvi.inference import HMC, MAP, MCLMC, NUTS, SVI, BayesByBackprop, Ensemble, Method
 from hmcvi.inference.base import check_data, latent_sites, minibatches
 from hmcvi.models import cnn, gp, mlp
 
@@ -33,6 +33,8 @@ MODELS: dict[str, Callable[..., Any]] = {"mlp": mlp, "cnn": cnn, "gp": gp}
 
 METHODS: dict[str, tuple[str, Callable[..., Method]]] = {
     "nuts": ("nuts", NUTS),
+    "hmc": ("hmc", HMC),
+    "mclmc": ("mclmc", MCLMC),
     "svi": ("svi", SVI),
     "bbb": ("bbb", BayesByBackprop),
     "bbb-local": ("bbb", functools.partial(BayesByBackprop, estimator="local")),
@@ -46,6 +48,8 @@ DEFAULT_METHODS = ("nuts", "svi", "bbb")
 
 QUICK: dict[str, dict[str, Any]] = {
     "nuts": {"num_warmup": 100, "num_draws": 100, "num_chains": 2},
+    "hmc": {"num_warmup": 100, "num_draws": 100, "num_chains": 2},
+    "mclmc": {"num_warmup": 500, "num_draws": 100, "num_chains": 2},
     "svi": {"num_steps": 1000, "num_draws": 200},
     "bbb": {"num_steps": 1000, "num_draws": 200},
     "map": {"num_steps": 1000},

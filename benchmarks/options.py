@@ -182,10 +182,12 @@ _CASTS: dict[str, Callable[[str], Any]] = {
     "batch_size": _count,
     "clip_norm": _float,
     "pool": _pool,
+    "max_passes": _float,
+    "max_seconds": _float,
 }
 """Options whose default does not tell their type."""
 
-_NONE = {"clip_norm": "none", "start": "prior"}
+_NONE = {"clip_norm": "none", "start": "prior", "max_passes": "none", "max_seconds": "none"}
 """What no value means, where it is not a choice made for the data."""
 
 

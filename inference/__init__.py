@@ -9,7 +9,9 @@ from .backprop import BayesByBackprop
 from .base import Fit, FitError, Method, fit
 from .diagnostics import Convergence, convergence
 from .export import from_datatree, load_datatree, save_datatree, to_datatree
+from .hmc import HMC
 from .importance import Importance, feature_importance
+from .microcanonical import MCLMC
 from .nuts import NUTS
 from .optimise import FanIn
 from .point import MAP, Ensemble
@@ -19,7 +21,9 @@ from .variational import VariationalConv, VariationalDense
 from .weights import prune, signal_to_noise
 
 __all__ = [
+    "HMC",
     "MAP",
+    "MCLMC",
     "NUTS",
     "SVI",
     "BayesByBackprop",

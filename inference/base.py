@@ -67,6 +67,8 @@ class Fit:
             for NUTS.
         finished: whether the optimiser reached a plateau before its budget; None for NUTS, and where a learning-rate
             schedule decided the end.
+        ended_in_warmup: draws of each chain after which the budget ended a sampler's warm-up, whose second half is kept
+            as `draws`; None where the warm-up was finished, and for the variational methods.
         failure: what stopped the fit, where `FitError` carries it; "" otherwise.
         num_gradients: gradient evaluations of the log joint, warm-up included.
         rows_per_gradient: rows that one of them reads.
@@ -90,6 +92,7 @@ class Fit:
     scale: Mapping[str, jax.Array] | None = None
     losses: np.ndarray | None = None
     finished: bool | None = None
+    ended_in_warmup: int | None = None
     failure: str = ""
 
     def __repr__(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -57,7 +57,8 @@ class Convergence:
         rhat: R-hat (rank-normalised, split) that 95 % of the function values stay below; infinite where chains stick.
         ess_bulk: bulk effective sample size that 95 % of the function values exceed.
         ess_tail: the same of the tails.
-        ebfmi: lowest energy Bayesian fraction of missing information of a chain.
+        ebfmi: lowest energy Bayesian fraction of missing information of a chain; NaN where the sampler has no energy
+            whose moves it could be read from.
         divergences: divergent draws after warm-up.
         num_values: function values judged.
     """
@@ -73,10 +74,11 @@ class Convergence:
 
 
 def convergence(fit: Fit, x: Any, y: Any) -> Convergence | None:
-    """Judge a NUTS fit by its predictions at held-out rows; None for methods whose draws are no chains.
+    """Judge a sampler's fit by its predictions at held-out rows; None for methods whose draws are no chains.
 
     The function values are the log-likelihoods of all rows given, and the predictive probabilities (or means and
-    standard deviations) of the first 32.
+    standard deviations) of the first 32. Energies and divergences are judged where the sampler records them. A fit
+    whose budget ended within the warm-up is unconverged, whatever its draws look like.
 
     Arguments:
         fit: the fit.
@@ -89,15 +91,23 @@ def convergence(fit: Fit, x: Any, y: Any) -> Convergence | None:
     assert log_likelihood is not None
     outputs = predict_draws(fit, x[:PROBABILITY_ROWS])
     values = np.concatenate([log_likelihood, outputs.reshape(*outputs.shape[:2], -1)], axis=2)
-    return verdict(values, np.asarray(fit.stats["energy"]), np.asarray(fit.stats["diverging"]))
+    stats = {name: np.asarray(fit.stats[name]) for name in ("energy", "diverging") if name in fit.stats}
+    judged = verdict(values, **stats)
+    if fit.ended_in_warmup is None:
+        return judged
+    reason = f"the budget ended within warm-up after {fit.ended_in_warmup} draws"
+    return replace(judged, converged=False, reason=reason if judged.converged else f"{reason}; {judged.reason}")
 
 
 def verdict(
     values: Float[np.ndarray, "chain draw value"],
-    energy: Float[np.ndarray, "chain draw"],
-    diverging: np.ndarray,
+    energy: Float[np.ndarray, "chain draw"] | None = None,
+    diverging: np.ndarray | None = None,
 ) -> Convergence:
-    """Judge chains by function values (chain, draw, value), energies (chain, draw) and divergences (chain, draw)."""
+    """Judge chains by function values (chain, draw, value), energies (chain, draw) and divergences (chain, draw).
+
+    Energies are None for a sampler that has none, and divergences for one that cannot diverge: neither is judged then.
+    """
     num_chains, num_draws, _ = values.shape
     if num_draws < 4:
         raise ValueError(f"{num_draws} draws a chain: convergence needs at least 4")
@@ -109,8 +119,8 @@ def verdict(
     rhat = float(np.quantile(np.nan_to_num(rank_rhat(values), nan=np.inf), 1 - TAIL, method="higher"))
     ess_bulk = float(np.quantile(np.nan_to_num(bulk_ess(values), nan=0.0), TAIL, method="lower"))
     ess_tail = float(np.quantile(np.nan_to_num(tail_ess(values), nan=0.0), TAIL, method="lower"))
-    lowest_ebfmi = float(ebfmi(energy).min())
-    divergences = int(diverging.sum())
+    lowest_ebfmi = math.nan if energy is None else float(ebfmi(energy).min())
+    divergences = 0 if diverging is None else int(diverging.sum())
     stuck = [chain for chain in range(num_chains) if (np.ptp(values[chain], axis=0) == 0).mean() > TAIL]
     ess_limit = ESS_PER_CHAIN * num_chains
     failures = []
@@ -122,14 +132,17 @@ def verdict(
         failures.append(f"R-hat {rhat:.3f}, wanted < {RHAT_LIMIT}")
     if not min(ess_bulk, ess_tail) >= ess_limit:
         failures.append(f"ESS bulk {ess_bulk:.0f}, tail {ess_tail:.0f}, wanted ≥ {ess_limit}")
-    if not lowest_ebfmi >= EBFMI_LIMIT:
+    if energy is not None and not lowest_ebfmi >= EBFMI_LIMIT:
         failures.append(f"E-BFMI {lowest_ebfmi:.2f}, wanted ≥ {EBFMI_LIMIT}")
     if divergences > DIVERGENCE_LIMIT * num_chains * num_draws:
         failures.append(f"{divergences} of {num_chains * num_draws} draws diverged")
     passed = f"R-hat {rhat:.3f}, ESS bulk {ess_bulk:.0f}, tail {ess_tail:.0f}, {divergences} divergences"
+    reason = "; ".join(failures) or passed
+    if energy is None:
+        reason += "; E-BFMI is not applicable"
     return Convergence(
         converged=not failures,
-        reason="; ".join(failures) or passed,
+        reason=reason,
         rhat=rhat,
         ess_bulk=ess_bulk,
         ess_tail=ess_tail,

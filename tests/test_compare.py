@@ -218,7 +218,7 @@ def test_errors_of_several_seeds_are_those_between_seeds() -> None:
 
 BAD = {
     "unknown model": (["--model", "mpl"], "unknown model 'mpl' (did you mean mlp?): give one of mlp, cnn, gp"),
-    "unknown method": (["--methods", "hmc"], "give one of nuts, svi, bbb"),
+    "unknown method": (["--methods", "gibbs"], "give one of nuts, hmc, mclmc, "),
     "unknown data": (["--data", "digit"], "digits"),
     "unknown OOD set": (["--ood", "nois"], "uniform_noise"),
     "severity out of range": (["--ood", "blur@9"], "a severity from 1 to 5 is wanted"),

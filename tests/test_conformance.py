@@ -20,7 +20,9 @@ from numpyro.distributions import biject_to
 from numpyro.infer.util import potential_energy
 
 from hmcvi.inference import (
+    HMC,
     MAP,
+    MCLMC,
     NUTS,
     SVI,
     BayesByBackprop,
@@ -43,6 +45,8 @@ BUDGET = {"num_steps": 100, "num_draws": 20}
 
 METHODS = {
     "nuts": NUTS(num_warmup=30, num_draws=20, num_chains=2, max_tree_depth=5),
+    "hmc": HMC(num_warmup=30, num_draws=20, num_chains=2, max_num_steps=31),
+    "mclmc": MCLMC(num_warmup=100, num_draws=20, num_chains=2, thinning=2),
     "svi": SVI(**BUDGET),
     "bbb-flipout": BayesByBackprop("flipout", **BUDGET),
     "bbb-local": BayesByBackprop("local", **BUDGET),
@@ -52,7 +56,8 @@ METHODS = {
 }
 
 # (chain, draw) of a fit: a point is one draw, and every member of an ensemble is one.
-LEADS = dict.fromkeys(METHODS, (1, 20)) | {"nuts": (2, 20), "map": (1, 1), "ensemble": (1, 3)}
+LEADS = dict.fromkeys(METHODS, (1, 20)) | {"map": (1, 1), "ensemble": (1, 3)}
+LEADS |= dict.fromkeys(("nuts", "hmc", "mclmc"), (2, 20))
 
 RANDOM = np.random.default_rng(0)
 TABLE = RANDOM.normal(size=(ROWS + NEW_ROWS, 3))
@@ -67,8 +72,10 @@ TARGETS = {
     "linear": (linear_regression, TABLE, NUMBERS),
 }
 
-# A GP calls no layer effect: to it the three estimators are one program, which one row stands for.
-PAIRS = [(m, t) for t in TARGETS for m in METHODS if t != "gp" or m not in ("bbb-local", "bbb-shared")]
+# A GP calls no layer effect: to it the three estimators are one program, which one row stands for. The samplers see of
+# a model its log density and its supports: NUTS stands for all on the CNN, whose supports are those of the MLP.
+LEFT_OUT = {("bbb-local", "gp"), ("bbb-shared", "gp"), ("hmc", "cnn"), ("mclmc", "cnn")}
+PAIRS = [(m, t) for t in TARGETS for m in METHODS if (m, t) not in LEFT_OUT]
 
 
 # The CNN and the GP differ from the MLP in their operations alone, whose dtypes are judged where they live: compiling
@@ -177,8 +184,9 @@ def test_every_array_keeps_double_precision(pair):
 def check_dtype(result, prediction, dtype):
     assert {name: draws.dtype for name, draws in result.draws.items()} == dict.fromkeys(result.draws, dtype)
     assert result.x.dtype == prediction.log_likelihood.dtype == dtype
-    if result.stats:
-        assert {result.stats[name].dtype for name in ("energy", "lp", "step_size")} == {np.dtype(dtype)}
+    floats = {name: values.dtype for name, values in result.stats.items() if values.dtype.kind == "f"}
+    assert floats == dict.fromkeys(floats, np.dtype(dtype))
+    assert not result.stats or {"lp", "step_size"} <= set(floats)
 
 
 def test_the_same_key_gives_the_same_bits(pair):
@@ -205,7 +213,7 @@ def test_the_draws_of_one_fit_differ(pair):
         flat = np.asarray(draws).reshape(-1, *draws.shape[2:])
         distinct = len(np.unique(flat.reshape(len(flat), -1), axis=0))
         # A Metropolis chain may stay put; independent Normal draws in float32 do not meet.
-        assert distinct == len(flat) if pair[0] != "nuts" else distinct > len(flat) / 2, name
+        assert distinct == len(flat) or (fitted(pair)[0].stats and distinct > len(flat) / 2), name
 
 
 @pytest.mark.parametrize("pair", DOUBLE_PAIRS, ids="-".join)
@@ -216,6 +224,14 @@ def test_the_model_is_traced_no_more_often_for_a_larger_budget(pair):
     assert 0 < runs_large <= runs_small
 
 
+HAMILTONIAN = {"energy", "acceptance_rate"}
+OWN_STATS = {
+    "nuts": HAMILTONIAN | {"tree_depth"},
+    "hmc": HAMILTONIAN,
+    "mclmc": {"decoherence_length", "energy_error", "energy_variance"},
+}
+
+
 def test_the_fields_of_a_fit_agree_with_each_other(pair):
     result, _ = fitted(pair)
     assert result.method == METHODS[pair[0]]
@@ -224,16 +240,18 @@ def test_the_fields_of_a_fit_agree_with_each_other(pair):
     assert result.run_seconds > 0
     assert result.compile_seconds > 0
     np.testing.assert_array_equal(jax.random.key_data(result.key), jax.random.key_data(jax.random.key(0)))
-    if pair[0] == "nuts":
+    assert result.ended_in_warmup is None
+    if result.stats:
         assert result.losses is None
         assert result.finished is None
-        assert {"diverging", "energy", "lp", "acceptance_rate", "n_steps", "tree_depth"} <= set(result.stats)
+        assert {"diverging", "lp", "n_steps", "step_size"} | OWN_STATS[pair[0]] == set(result.stats)
         assert {np.shape(values) for values in result.stats.values()} == {(2, 20)}
-        # Warm-up counts: at least one gradient for each of its 30 draws of 2 chains.
-        assert result.num_gradients >= result.stats["n_steps"].sum() + 60
+        # Warm-up counts: at least one gradient for each of its 30 draws (100 steps) of 2 chains.
+        of_draws = result.stats["n_steps"].sum() * result.method.GRADIENTS_PER_STEP
+        assert result.num_gradients >= of_draws + 60
         assert result.stats["n_steps"].max() < 2**5
     else:
-        assert result.stats == {}
+        assert pair[0] not in OWN_STATS
         members = METHODS[pair[0]].size if pair[0] == "ensemble" else 1
         steps = len(result.losses)
         assert result.losses.shape == (steps,)
@@ -251,11 +269,11 @@ def test_tree_depth_counts_the_doublings_of_a_trajectory(target, precision):
     np.testing.assert_array_equal(result.stats["tree_depth"].ravel(), depths)
 
 
-@pytest.mark.parametrize("target", ["mlp", "linear"])
-def test_the_log_joint_that_nuts_reports_is_the_models_at_its_draws(target):
+@pytest.mark.parametrize("pair", [pair for pair in DOUBLE_PAIRS if pair[0] in OWN_STATS], ids="-".join)
+def test_the_log_joint_that_a_sampler_reports_is_the_models_at_its_draws(pair):
     # Float64: lp and the Jacobians are recomputed from the draws by NumPyro, to 1e-6 of a nat or of |lp|.
     with jax.enable_x64(True):
-        result, _ = double(("nuts", target))
+        result, _ = double(pair)
         trace = handlers.trace(handlers.seed(result.model, jax.random.key(0))).get_trace(result.x, result.y)
         transforms = {name: biject_to(trace[name]["fn"].support) for name in result.draws}
 
@@ -291,7 +309,7 @@ def test_predictions_are_distributions_over_the_outcomes_of_each_row(pair):
 
 
 # Chains, and the members of an ensemble, have no one Gaussian; a point has a place and no width.
-FEWER = {"nuts": set(), "ensemble": set(), "map": {"location"}}
+FEWER = {method: set() for method in (*OWN_STATS, "ensemble")} | {"map": {"location"}}
 MOMENTS = {method: FEWER.get(method, {"location", "scale"}) for method in METHODS}
 
 

@@ -182,8 +182,44 @@ def test_a_fit_is_judged_in_function_space():
     assert found.num_values == 40 + 32
     assert found.converged == (found.rhat < 1.01 and min(found.ess_bulk, found.ess_tail) >= 400)
     assert found.converged, found.reason
+    check_stuck_chains_of_a_fit_are_caught(result, x, y)
+    early = convergence(dataclasses.replace(result, ended_in_warmup=17), x, y)
+    assert not early.converged
+    assert early.reason == "the budget ended within warm-up after 17 draws"
     for method in (SVI(num_steps=20, num_draws=10), BayesByBackprop(num_steps=20, num_draws=10)):
         assert convergence(fit(jax.random.key(0), linear_regression, x, y, method), x, y) is None
+
+
+def check_stuck_chains_of_a_fit_are_caught(result, x, y):
+    """Every chain in turn, and then all of them, stay at their first draw."""
+    for stuck in ([0], [3], [0, 1, 2, 3]):
+        draws = {site: np.array(values) for site, values in result.draws.items()}
+        for values in draws.values():
+            values[stuck] = values[stuck, :1]
+        found = convergence(dataclasses.replace(result, draws=draws), x, y)
+        assert not found.converged
+        assert not found.rhat < 1.01
+        assert f"chain {', '.join(map(str, stuck))} is stuck" in found.reason
+    for values in draws.values():
+        values[:] = values[:1]
+    found = convergence(dataclasses.replace(result, draws=draws), x, y)  # at one point: R-hat is 0/0
+    assert not found.converged
+    assert found.rhat == np.inf
+    assert "chain 0, 1, 2, 3 is stuck" in found.reason
+
+
+def test_a_sampler_without_energies_or_divergences_is_judged_by_the_rest():
+    found = verdict(iid())
+    assert found.converged, found.reason
+    assert np.isnan(found.ebfmi)
+    assert found.divergences == 0
+    assert found.reason.endswith("; E-BFMI is not applicable")
+    values = iid()
+    values[1] = values[1, :1]
+    bad = verdict(values, diverging=np.ones((CHAINS, DRAWS), bool))
+    assert not bad.converged
+    assert "chain 1 is stuck" in bad.reason
+    assert "2000 of 2000 draws diverged; E-BFMI is not applicable" in bad.reason
 
 
 # --- k-hat

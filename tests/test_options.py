@@ -10,7 +10,7 @@ from numpyro.infer import autoguide
 
 from hmcvi.benchmarks.experiment import METHODS, MODELS, Experiment
 from hmcvi.benchmarks.options import OPTIMIZERS, UsageError, option_help, parse_options
-from hmcvi.inference import MAP, NUTS, SVI, BayesByBackprop, Ensemble, FanIn
+from hmcvi.inference import HMC, MAP, MCLMC, NUTS, SVI, BayesByBackprop, Ensemble, FanIn
 from hmcvi.models import Hierarchical, Laplace, Normal, ScaleMixture, cnn, gp, mlp
 
 
@@ -42,6 +42,9 @@ CASTS = [
     (NUTS, "dense_mass=False", False),
     (NUTS, "target_accept=0.9", 0.9),
     (NUTS, "chain_method=vectorized", "vectorized"),
+    (NUTS, "max_passes=1e5", 1e5),
+    (MCLMC, "max_seconds=none", None),
+    (HMC, "trajectory_length=2", 2.0),
     (mlp, "widths=32,16", (32, 16)),
     (mlp, "widths=32", (32,)),
     (mlp, "widths=", ()),  # a linear model
@@ -200,7 +203,7 @@ def test_help_shows_defaults_as_a_reader_writes_them():
         assert not any(sign in text for sign in ("<", ">", "(", ")", "None", "functools", " at 0x"))
 
 
-@pytest.mark.parametrize("make", [SVI, BayesByBackprop, NUTS, MAP, Ensemble, mlp, cnn, gp])
+@pytest.mark.parametrize("make", [SVI, BayesByBackprop, NUTS, HMC, MCLMC, MAP, Ensemble, mlp, cnn, gp])
 def test_what_the_help_shows_means_the_default(make):
     for entry in option_help(make).split(", "):
         key = entry.partition("=")[0]

@@ -1,0 +1,120 @@
+"""Hamiltonian Monte Carlo with trajectories of a fixed length: NumPyro's HMC kernel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpyro.infer
+
+from .base import Model
+from .chains import Chains, Sampler
+
+__all__ = ["HMC", "hamiltonian_chains", "record"]
+
+
+@dataclass(frozen=True)
+class HMC(Sampler):
+    """Hamiltonian Monte Carlo of a fixed trajectory length, with dual averaging and an adapted mass matrix.
+
+    A draw integrates Hamilton's equations over the time `trajectory_length` in ⌈trajectory_length / step size⌉
+    leapfrog steps, and is accepted or not at its end. The unit of that time is set by the mass matrix, which is
+    adapted to the posterior's scales: π/2 takes a Gaussian with the mass matrix's scales to an independent draw, and
+    2π back to where it came from.
+
+    Arguments:
+        num_warmup, num_draws, num_chains, chain_method, max_passes, max_seconds: see `hmcvi.inference.chains.Sampler`.
+        trajectory_length: time of a trajectory.
+        target_accept: target of the mean acceptance probability, which sets the step size.
+        dense_mass: adapt a dense mass matrix.
+        max_num_steps: leapfrog steps of a trajectory at most. It is shorter where the step size asks for more, as
+            early in the warm-up: a step size near 0 would never end.
+
+    Source: Duane et al. (1987); Neal (2011), MCMC Using Hamiltonian Dynamics; the length of a trajectory: Izmailov et
+    al. (2021), What Are Bayesian Neural Network Posteriors Really Like?, section 3; the kernel is NumPyro's.
+    """
+
+    COUNTS: ClassVar[tuple[str, ...]] = (*Sampler.COUNTS, "max_num_steps")
+
+    num_warmup: int = 500
+    num_draws: int = 500
+    num_chains: int = 4
+    trajectory_length: float = math.pi / 2
+    target_accept: float = 0.8
+    dense_mass: bool = False
+    max_num_steps: int = 1000
+    chain_method: str = "auto"
+    max_passes: float | None = None
+    max_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (math.isfinite(self.trajectory_length) and self.trajectory_length > 0):
+            raise ValueError(f"HMC got trajectory_length={self.trajectory_length}: give a number above 0")
+        if not 0 < self.target_accept < 1:
+            raise ValueError(f"HMC got target_accept={self.target_accept}: give a number in (0, 1)")
+
+    @property
+    def name(self) -> str:
+        """Short name for tables and figures."""
+        return "hmc"
+
+    def start(self, chain_keys: jax.Array, model: Model, x: jax.Array, y: jax.Array) -> Chains:
+        """Return the chains at draws of the prior, and how to advance them."""
+        make_kernel = partial(
+            numpyro.infer.HMC,
+            model,
+            trajectory_length=self.trajectory_length,
+            target_accept_prob=self.target_accept,
+            dense_mass=self.dense_mass,
+            init_strategy=numpyro.infer.init_to_sample,
+        )
+
+        def shortened(state: Any) -> Any:
+            # A step under the whole number: the kernel rounds the quotient of the two up.
+            longest = (self.max_num_steps - 0.5) * state.adapt_state.step_size
+            length = jnp.minimum(self.trajectory_length, longest)
+            return state._replace(trajectory_length=length.astype(state.trajectory_length.dtype))
+
+        return hamiltonian_chains(make_kernel, self.num_warmup, chain_keys, x, y, record, shortened)
+
+
+def hamiltonian_chains(
+    make_kernel: Callable[[], numpyro.infer.HMC],
+    num_warmup: int,
+    chain_keys: jax.Array,
+    x: jax.Array,
+    y: jax.Array,
+    record: Callable[[Any], dict[str, Any]],
+    prepare: Callable[[Any], Any] = lambda state: state,
+) -> Chains:
+    """Return chains of a NumPyro kernel whose first draws adapt it; `prepare` is applied to the state before each."""
+    # Two kernels: initialising many chains at once leaves a kernel that can only sample them in lock step.
+    kernel, starter = make_kernel(), make_kernel()
+    kernel.init(chain_keys[0], num_warmup, None, (x, y), {})
+    state = starter.init(chain_keys, num_warmup, None, (x, y), {})
+    return Chains(
+        state=state,
+        draw=lambda state, x, y: kernel.sample(prepare(state), (x, y), {}),
+        record=record,
+        constrain=lambda x, y: kernel.postprocess_fn((x, y), {}),
+        num_warmup=num_warmup,
+    )
+
+
+def record(state: Any) -> dict[str, Any]:
+    """Return what is kept of the state of a NumPyro kernel."""
+    return {
+        "z": state.z,
+        "diverging": state.diverging,
+        "energy": state.energy,
+        "lp": -state.potential_energy,
+        "acceptance_rate": state.accept_prob,
+        "n_steps": state.num_steps,
+        "step_size": state.adapt_state.step_size,
+    }
