@@ -1,8 +1,9 @@
-"""Training steps per second, side by side in one run: `python -m hmcvi.benchmarks.speed`.
+"""Training steps per second, and scoring, side by side in one run: `python -m hmcvi.benchmarks.speed`.
 
-Every contestant trains the same architecture at batch size 128 on the same number of rows, in rounds that take turns,
-so that a machine that slows down slows all of them. Compile time counts for none. The ratios are what carries over to
-another machine; no test reads them.
+In the cases "mlp" and "cnn" every contestant trains the same architecture at batch size 128 on the same number of rows,
+in rounds that take turns, so that a machine that slows down slows all of them. Compile time counts for none. "scoring"
+scores thousands of draws; see `speed_scoring.py`. The ratios are what carries over to another machine; no test reads
+them.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from rich.table import Table
 from hmcvi.inference import SVI, BayesByBackprop, fit
 from hmcvi.models import cnn, mlp
 
+from . import speed_scoring
 from .reproduce import where
 
 __all__ = ["Contestant", "main"]
@@ -44,6 +46,8 @@ __all__ = ["Contestant", "main"]
 PEER = Path(__file__).with_name("peer_bayesian_torch.py")
 
 BATCH_SIZE, ROWS, LEARNING_RATE = 128, 12_800, 0.001
+
+CASES = ("mlp", "cnn", "scoring")
 
 MODELS: dict[str, tuple[Callable[..., Any], tuple[int, ...], int]] = {
     "mlp": (functools.partial(mlp, widths=(400, 400), activation="relu"), (784,), 500),
@@ -142,6 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m hmcvi.benchmarks.speed", description=__doc__)
     steps_each = ", ".join(f"{steps} ({case})" for case, (*_, steps) in MODELS.items())
     parser.add_argument("--steps", type=int, help=f"steps a round. Default: {steps_each}")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES, help="what to measure. Default: all")
     parser.add_argument("--rounds", type=int, default=5, help="rounds. Default: %(default)s")
     parser.add_argument("--quick", action="store_true", help="20 steps, 2 rounds: to see that it works, in minutes")
     parser.add_argument(
@@ -154,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if rounds < 1 or (steps is not None and steps < 1):
         parser.error("give at least one step and one round")
     python = options.torch_python
-    if python is None and importlib.util.find_spec("bayesian_torch") is not None:
+    if python is None and options.cases != ["scoring"] and importlib.util.find_spec("bayesian_torch") is not None:
         python = sys.executable
     try:
         peer = None if python is None else Peer(python)
@@ -167,13 +172,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         beside = f"bayesian-torch {about['bayesian_torch']}, torch {about['version']} with {about['threads']} threads"
     console.print(f"On {where()}; jax {jax.__version__}, numpyro {numpyro.__version__}, {beside}.")
     with _programs_kept():
-        for case, (model, shape, usual_steps) in MODELS.items():
+        for case in (case for case in MODELS if case in options.cases):
+            model, shape, usual_steps = MODELS[case]
             contestants = _contestants(model, shape)
             if peer is not None:
                 contestants.append(peer.contestant(case))
             console.print(_table(case, contestants, measure(contestants, steps or usual_steps, rounds)))
     if peer is not None:
         peer.close()
+    if "scoring" in options.cases:
+        for scored in speed_scoring.QUICK if options.quick else speed_scoring.CASES:
+            console.print(speed_scoring.table(scored, speed_scoring.compare(scored, rounds)))
     console.print("Medians over rounds, with their range; hmcvi bbb is Flipout.", style="dim")
     if options.quick:
         console.print("--quick: rounds too short to conclude anything from.", style="dim")

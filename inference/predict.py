@@ -13,12 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 from jax import lax
+from jax.scipy.special import entr
 from jaxtyping import Float
 from numpyro import handlers
 from numpyro.distributions import biject_to
 from numpyro.distributions.distribution import ExpandedDistribution, Independent, MaskedDistribution
 
 from .base import Fit, accepts, as_floats, check_data, latent_sites
+from .draw_steps import batch_steps, most_draws
 
 __all__ = ["ClassPredictive", "NormalPredictive", "Predictive", "at_posterior_mean", "predict", "predict_draws"]
 
@@ -170,7 +172,8 @@ def predict(fit: Fit, x: Any, y: Any = None, *, deterministic: bool = False, max
     targets = None if y is None else check_data(x, y)[1]
     num_draws = fit.num_chains * fit.num_draws
     batch = _batches(fit.num_chains, fit.num_draws)
-    kind, width = _outcome_shape(fit, x)
+    outcome = _outcome(fit, x)
+    kind, width = outcome.kind, outcome.width
     if targets is not None and kind == "class":
         targets = jnp.asarray(check_labels(np.asarray(targets), width))
     itemsize = as_floats(fit.x[:1]).dtype.itemsize
@@ -182,7 +185,7 @@ def predict(fit: Fit, x: Any, y: Any = None, *, deterministic: bool = False, max
             f"{max_bytes / 2**20:.0f} MiB: predict {max(max_bytes // per_row, 1)} rows at a time or raise max_bytes"
         )
     reduce = _reduce_classes if kind == "class" else _keep_normals
-    parts = _in_row_chunks(fit, x, targets, reduce, max_bytes)
+    parts = _in_row_chunks(fit, x, targets, reduce, outcome, max_bytes)
     log_likelihood = None
     if targets is not None:
         log_likelihood = parts.pop("log_likelihood").reshape(fit.num_chains, fit.num_draws, len(x))
@@ -201,18 +204,19 @@ def predict_draws(fit: Fit, x: Any, *, max_bytes: int = MAX_BYTES) -> Float[np.n
     Arguments and errors are those of `predict`. Meant for a few rows: diagnostics and pictures.
     """
     x = check_inputs(fit, x)
-    kind, width = _outcome_shape(fit, x)
+    outcome = _outcome(fit, x)
+    kind, width = outcome.kind, outcome.width
     size = as_floats(fit.x[:1]).dtype.itemsize * fit.num_chains * fit.num_draws * len(x) * width
     if size > max_bytes:
         raise ValueError(f"draws of {len(x)} rows take {size / 2**20:.0f} MiB, over max_bytes: use predict, or less")
-    parts = _in_row_chunks(fit, x, None, _keep_outputs, max_bytes)
+    parts = _in_row_chunks(fit, x, None, _keep_outputs, outcome, max_bytes)
     outputs = parts["outputs"].reshape(fit.num_chains, fit.num_draws, len(x), width)
     return outputs if kind == "class" else outputs[..., :2]
 
 
 def outcome_kind(fit: Fit, x: jax.Array) -> str:
     """Return "class" where the model's y is Categorical or Bernoulli, "normal" where it is Normal."""
-    return _outcome_shape(fit, x)[0]
+    return _outcome(fit, x).kind
 
 
 def check_labels(y: np.ndarray, num_classes: int) -> np.ndarray:
@@ -234,27 +238,58 @@ def draw_outputs(
 
     Either ("class", probabilities (row, class)), or ("normal", means, standard deviations and noise (row, 3)).
     """
+    return _outputs(len(x), *_distribution(fit, draw, x, key, x_train, y_train))
+
+
+def _distribution(
+    fit: Fit, draw: dict[str, jax.Array], x: jax.Array, key: jax.Array, x_train: Any, y_train: Any
+) -> tuple[dist.Distribution, jax.Array | None]:
+    """Return the model's distribution of the targets at x given one draw of its sites, and a GP's noise."""
     conditioned = handlers.trace(handlers.substitute(handlers.seed(fit.model, key), data=draw))
-    rows = len(x)
+    noise = None
     if accepts(fit.model, "x_new"):
         trace = conditioned.get_trace(x_train, y_train, x_new=x)
-        distribution, noise = trace["y_new"]["fn"], trace.get("noise_new")
+        distribution = trace["y_new"]["fn"]
+        noise = trace["noise_new"]["value"] if "noise_new" in trace else None
     else:
-        distribution, noise = conditioned.get_trace(x)["y"]["fn"], None
+        distribution = conditioned.get_trace(x)["y"]["fn"]
     while isinstance(distribution, Independent | ExpandedDistribution | MaskedDistribution):
         distribution = distribution.base_dist
+    return distribution, noise
+
+
+def _outputs(rows: int, distribution: dist.Distribution, noise: jax.Array | None) -> tuple[str, jax.Array]:
+    """Return what `draw_outputs` does."""
+    if not isinstance(distribution, dist.Normal):
+        return "class", _probs_and_entropy(distribution)[0].T
+    scale = distribution.scale
+    parts = (distribution.loc, scale, scale if noise is None else noise)
+    return "normal", jnp.stack([jnp.broadcast_to(part, (rows,)) for part in parts], axis=-1)
+
+
+def _probs_and_entropy(distribution: dist.Distribution) -> tuple[jax.Array, jax.Array]:
+    """Return probabilities (class, row), and their entropy (row,) in nats, of a distribution over classes.
+
+    Classes come first: sums over few of them then run along the rows, as a processor's vectors do.
+    """
     if isinstance(distribution, dist.CategoricalLogits):
-        return "class", jax.nn.softmax(distribution.logits)
+        logits = jnp.moveaxis(distribution.logits, -1, 0)
+        # H = log Σ exp z − Σ p z takes one logarithm a row, not one a class; with the largest z = 0 nothing cancels.
+        logits = logits - lax.stop_gradient(logits.max(0))
+        exponentials = jnp.exp(logits)
+        total = exponentials.sum(0)
+        probs = exponentials / total
+        return probs, jnp.log(total) - jnp.sum(jnp.where(probs > 0, probs * logits, 0), axis=0)
     if isinstance(distribution, dist.CategoricalProbs):
-        return "class", distribution.probs
-    if isinstance(distribution, dist.BernoulliLogits | dist.BernoulliProbs):
-        return "class", jnp.stack([1 - distribution.probs, distribution.probs], axis=-1)
-    if isinstance(distribution, dist.Normal):
-        parts = (distribution.loc, distribution.scale, distribution.scale if noise is None else noise["value"])
-        return "normal", jnp.stack([jnp.broadcast_to(part, (rows,)) for part in parts], axis=-1)
-    raise ValueError(
-        f"the model's y is {type(distribution).__name__}: predictions are made for Categorical, Bernoulli and Normal"
-    )
+        probs = jnp.moveaxis(distribution.probs, -1, 0)
+    elif isinstance(distribution, dist.BernoulliLogits | dist.BernoulliProbs):
+        probs = jnp.stack([1 - distribution.probs, distribution.probs])
+    else:
+        raise ValueError(
+            f"the model's y is {type(distribution).__name__}: predictions are made for Categorical, Bernoulli and "
+            "Normal"
+        )
+    return probs, entr(probs).sum(0)
 
 
 def check_inputs(fit: Fit, x: Any, y: Any = None) -> jax.Array:
@@ -287,7 +322,16 @@ def _batches(num_chains: int, num_draws: int) -> np.ndarray:
     return np.arange(num_chains)[:, None] * per_chain + in_chain
 
 
-def _outcome_shape(fit: Fit, x: jax.Array) -> tuple[str, int]:
+@dataclass(frozen=True)
+class _Outcome:
+    """What is known of a fit's predictions before any is made: "class" or "normal", outputs of a row, the pace."""
+
+    kind: str
+    width: int
+    draws_per_step: int
+
+
+def _outcome(fit: Fit, x: jax.Array) -> _Outcome:
     draw = {site: draws[0, 0] for site, draws in fit.draws.items()}
     kind = []
 
@@ -296,64 +340,88 @@ def _outcome_shape(fit: Fit, x: jax.Array) -> tuple[str, int]:
         kind.append(name)
         return outputs
 
-    shape = jax.eval_shape(run, x[:1]).shape
-    return kind[0], shape[-1]
+    program = jax.make_jaxpr(run)(x[:1])
+    return _Outcome(kind[0], program.out_avals[0].shape[-1], most_draws(program))
 
 
 Reduce = Callable[..., Any]
 
 
-def _reduce_classes(fit: Fit, outputs: Any, draws: Any, keys: Any, y: Any, rows: int, width: int) -> Any:
+def _reduce_classes(fit: Fit, distribution: Any, draws: Any, keys: Any, y: Any, rows: int, outcome: _Outcome) -> Any:
     """Add up probabilities and entropies by batch while the draws go by; keep only log-likelihoods draw by draw."""
-    batch = _batches(fit.num_chains, fit.num_draws).ravel()
-    batch_index = jnp.asarray(batch)
-    num_batches = int(batch.max()) + 1
-
-    def step(carry: Any, item: Any) -> Any:
-        probs_sum, entropy_sum = carry
-        draw, key, index = item
-        probs = outputs(draw, key)
-        entropy = -jnp.sum(jnp.where(probs > 0, probs * jnp.log(jnp.where(probs > 0, probs, 1)), 0), axis=-1)
-        carry = (probs_sum.at[index].add(probs), entropy_sum.at[index].add(entropy))
-        if y is None:
-            return carry, None
-        floor = jnp.finfo(probs.dtype).tiny
-        return carry, jnp.log(jnp.maximum(jnp.take_along_axis(probs, y[:, None], 1)[:, 0], floor))
-
+    first, counted = batch_steps(np.bincount(_batches(fit.num_chains, fit.num_draws).ravel()), outcome.draws_per_step)
     dtype = next(iter(draws.values())).dtype
-    zero = (jnp.zeros((num_batches, rows, width), dtype), jnp.zeros((num_batches, rows), dtype))
-    (probs, entropy), log_likelihood = lax.scan(step, zero, (draws, keys, batch_index))
-    result = {"probs": probs, "entropy": entropy}
-    return result if y is None else result | {"log_likelihood": log_likelihood}
+    per_step, all_count = counted.shape[-1], bool(counted.all())
+
+    def of_draw(draw: Any, key: jax.Array, counts: jax.Array) -> Any:
+        probs, entropy = _probs_and_entropy(distribution(draw, key)[0])
+        added = {"probs": probs, "entropy": entropy}
+        sums = added if all_count else jax.tree.map(lambda part: jnp.where(counts, part, 0), added)
+        if y is None:
+            return sums, None
+        # A sum in place of a look-up, which would go row by row.
+        chosen = jnp.sum(jnp.where(jnp.arange(len(probs))[:, None] == y, probs, 0), axis=0)
+        return sums, jnp.log(jnp.maximum(chosen, jnp.finfo(probs.dtype).tiny))
+
+    def of_step(first: jax.Array, counts: jax.Array) -> Any:
+        if per_step == 1:
+            item = jax.tree.map(lambda d: lax.dynamic_index_in_dim(d, first, keepdims=False), (draws, keys))
+            sums, log_likelihood = of_draw(*item, counts[0])
+            return sums, None if y is None else log_likelihood[None]
+        items = jax.tree.map(lambda d: lax.dynamic_slice_in_dim(d, first, per_step), (draws, keys))
+        sums, log_likelihood = jax.vmap(of_draw)(*items, counts)
+        return jax.tree.map(lambda part: part.sum(0), sums), log_likelihood
+
+    def of_batch(item: Any) -> Any:
+        def step(sums: Any, item: Any) -> Any:
+            added, log_likelihood = of_step(*item)
+            return jax.tree.map(jnp.add, sums, added), log_likelihood
+
+        zero = {"probs": jnp.zeros((outcome.width, rows), dtype), "entropy": jnp.zeros(rows, dtype)}
+        sums, log_likelihood = lax.scan(step, zero, item)
+        # Rows become the first axis of a batch, as everywhere outside.
+        return {"probs": sums["probs"].T, "entropy": sums["entropy"]}, log_likelihood
+
+    result, log_likelihood = lax.map(of_batch, (jnp.asarray(first), jnp.asarray(counted)))
+    if y is None:
+        return result
+    log_likelihood = log_likelihood.reshape(counted.size, -1)
+    return result | {"log_likelihood": log_likelihood if all_count else log_likelihood[np.flatnonzero(counted)]}
 
 
-def _keep_normals(fit: Fit, outputs: Any, draws: Any, keys: Any, y: Any, rows: int, width: int) -> Any:
-    kept = lax.map(lambda item: outputs(*item), (draws, keys))
+def _keep_normals(fit: Fit, distribution: Any, draws: Any, keys: Any, y: Any, rows: int, outcome: _Outcome) -> Any:
+    kept = _keep_outputs(fit, distribution, draws, keys, y, rows, outcome)["outputs"]
     loc, scale = kept[..., 0], kept[..., 1]
     result = {"loc": loc, "scale": scale, "noise": kept[..., 2]}
     return result if y is None else result | {"log_likelihood": dist.Normal(loc, scale).log_prob(y)}
 
 
-def _keep_outputs(fit: Fit, outputs: Any, draws: Any, keys: Any, y: Any, rows: int, width: int) -> Any:
-    return {"outputs": lax.map(lambda item: outputs(*item), (draws, keys))}
+def _keep_outputs(fit: Fit, distribution: Any, draws: Any, keys: Any, y: Any, rows: int, outcome: _Outcome) -> Any:
+    # As even as can be: 50 draws by at most 32 are twice 25.
+    per_step = -(-len(keys) // -(-len(keys) // outcome.draws_per_step))
+    size = None if per_step == 1 else per_step
+    return {"outputs": lax.map(lambda item: _outputs(rows, *distribution(*item))[1], (draws, keys), batch_size=size)}
 
 
-def _in_row_chunks(fit: Fit, x: jax.Array, y: Any, reduce: Reduce, max_bytes: int) -> dict[str, np.ndarray]:
+def _in_row_chunks(
+    fit: Fit, x: jax.Array, y: Any, reduce: Reduce, outcome: _Outcome, max_bytes: int
+) -> dict[str, np.ndarray]:
     """Run `reduce` over all draws for chunks of rows, halved until the compiler's working memory fits the bound."""
-    draws = {site: jnp.asarray(d).reshape(-1, *d.shape[2:]) for site, d in fit.draws.items()}
-    keys = jax.random.split(jax.random.fold_in(fit.key, KEY_OF_PREDICTIONS), len(next(iter(draws.values()))))
-    _, width = _outcome_shape(fit, x)
+    draws = {site: jnp.asarray(d) for site, d in fit.draws.items()}
+    keys = jax.random.split(jax.random.fold_in(fit.key, KEY_OF_PREDICTIONS), fit.num_chains * fit.num_draws)
 
     def run(draws: Any, keys: Any, x: Any, y: Any, x_train: Any, y_train: Any) -> Any:
         x, x_train = as_floats(x), as_floats(x_train)
+        draws = {site: d.reshape(-1, *d.shape[2:]) for site, d in draws.items()}  # in here it copies nothing
 
-        def outputs(draw: Any, key: jax.Array) -> jax.Array:
-            return draw_outputs(fit, draw, x, key, x_train, y_train)[1]
+        def distribution(draw: Any, key: jax.Array) -> Any:
+            return _distribution(fit, draw, x, key, x_train, y_train)
 
-        return reduce(fit, outputs, draws, keys, y, len(x), width)
+        return reduce(fit, distribution, draws, keys, y, len(x), outcome)
 
     programs = _PROGRAMS.setdefault(fit, {})
-    asked = (reduce, min(len(x), MOST_ROWS), x.dtype, y is None, max_bytes)
+    even = -(-len(x) // -(-len(x) // MOST_ROWS))  # 10,000 rows are three chunks of 3,334, not of 4,096
+    asked = (reduce, even, x.dtype, y is None, max_bytes)
     chunk, compiled = programs.get(asked, (asked[1], None))
     while compiled is None:
         arguments = (draws, keys, x[:chunk], None if y is None else y[:chunk], fit.x, fit.y)

@@ -4,6 +4,7 @@ Functions of matplotlib axes take ``ax=None`` (or ``axes=None``) and return the 
 return its plot collection. :func:`save` writes any of them.
 """
 
+from .budget import score_against_budget
 from .calibration import interval_coverage, reliability
 from .importance import feature_importance
 from .posterior import forest, rank
@@ -32,6 +33,7 @@ __all__ = [
     "rank",
     "reliability",
     "save",
+    "score_against_budget",
     "severity_curves",
     "signal_to_noise",
     "weight_histograms",

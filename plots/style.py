@@ -51,11 +51,21 @@ _METHOD_LOOKS = {
     "bbb": Look("#009E73", (0, (5, 1.2, 1.2, 1.2)), "^"),
     "map": Look("#CC79A7", (0, (1.5, 1)), "D"),
     "ensemble": Look("#56B4E9", (0, (8, 2)), "v"),
+    "laplace": Look("#E69F00", (0, (3, 1, 1, 1, 1, 1)), "P"),
+    # Relatives of the above have their hue in another tone (samplers: blue to indigo, SVI: vermilion, Bayes by
+    # Backprop: green); line and marker are nobody else's.
+    "hmc": Look("#00466E", (0, (12, 2)), "X"),
+    "mclmc": Look("#5B4BB5", (0, (10, 1.5, 3, 1.5)), "p"),
+    "svi-full": Look("#8C3E00", (0, (3, 1)), "*"),
+    "svi-lowrank": Look("#E59255", (0, (6, 3)), "d"),
+    "svi-flow": Look("#5C2900", (0, (4, 1, 1, 1)), "h"),
+    "bbb-local": Look("#5ABF9D", (0, (7, 1, 3, 1)), "<"),
+    "bbb-shared": Look("#005E45", (0, (2, 2)), ">"),
 }
 _OTHER_LOOKS = (
-    Look("#E69F00", (0, (3, 1, 1, 1, 1, 1)), "P"),
-    Look("#000000", (0, (1, 2)), "X"),
-    Look("#882255", (0, (6, 1, 2, 1)), "p"),
+    Look("#000000", (0, (1, 2)), "8"),
+    Look("#882255", (0, (6, 1, 2, 1)), "H"),
+    Look("#7A7A1F", (0, (9, 1, 1, 1)), "P"),
 )
 # The second, third, ... label of one method keeps its hue: < 0 mixes in black, > 0 mixes in white.
 _SHADES = (0.0, 0.4, -0.4, 0.6, -0.65)
@@ -119,9 +129,9 @@ def looks(labels: Iterable[str]) -> dict[str, Look]:
     """Give each label its look, the same in every figure where the same labels meet.
 
     A label belongs to a method when it is the method's name or starts with it and goes on with anything but a
-    letter or a digit: "bbb", "bbb-local" and "bbb seed 1" are all "bbb". The first label of a method has its
-    plain colour, the next ones lighter and darker tones of it. A label of no known method takes the next free
-    colour, in the order given.
+    letter or a digit: "bbb", "bbb-mine" and "bbb seed 1" are all "bbb", while "bbb-local" has a look of its own, a
+    tone of the same hue. The first label of a method has its plain colour, the next ones lighter and darker tones
+    of it. A label of no known method takes the next free colour, in the order given.
 
     Args:
         labels: the labels of one figure, in the order in which they are drawn.
@@ -310,7 +320,8 @@ def shared_legend(axes: np.ndarray, handles: Sequence[Artist], *, own_figure: bo
 
 def _method_of(label: str) -> str | None:
     """Return the known method that a label names, or None."""
-    found = re.match(rf"({'|'.join(_METHOD_LOOKS)})(?![a-z0-9])", label.lower())
+    names = sorted(_METHOD_LOOKS, key=len, reverse=True)  # "svi-full" before "svi"
+    found = re.match(rf"({'|'.join(names)})(?![a-z0-9])", label.lower())
     return found.group(1) if found else None
 
 
