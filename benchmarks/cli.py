@@ -55,8 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "table",
         help="print the scoreboard of a finished run, or join several runs in one grouped table",
         description="Print the scoreboard of one finished run. Several runs, a format, a file or scores give one "
-        "grouped table: a block for each data set and model, a column for each method, means and errors over seeds. Runs that "
-        "differ in prior, likelihood, temperature, data, split or a method's settings are refused.",
+        "grouped table: a block for each data set and model, a column for each method, means and errors over seeds. "
+        "Runs that differ in prior, likelihood, temperature, data, split or a method's settings are refused.",
     )
     _add_table_options(table)
     data = commands.add_parser("data", help="list data sets, or prepare one of TFDS's")

@@ -138,10 +138,8 @@ def check_comparable(runs: Sequence[FinishedRun]) -> None:
             _require_same(other, run, {field: other.hashes[seed]}, {field: run.hashes[seed]})
         for method, settings in run.settings.items():
             other = methods.setdefault(method, run)
-            named = [
-                {f"{key} of {method}": value for key, value in s.items()} for s in (other.settings[method], settings)
-            ]
-            _require_same(other, run, *named)
+            before = {f"{key} of {method}": value for key, value in other.settings[method].items()}
+            _require_same(other, run, before, {f"{key} of {method}": value for key, value in settings.items()})
         for part, rows in run.summary["sets"].items():
             other = sets.setdefault(part, run)
             field = f"the number of rows of {part}"
@@ -182,9 +180,8 @@ def _disagreement(run: FinishedRun) -> str:
     """Return in what the files of a folder contradict each other; "" where they agree."""
     fits = {method: len(records) for method, records in run.summary["fits"].items()}
     if fits != dict.fromkeys(run.settings, len(run.seeds)):
-        return (
-            f"summary.json has fits of {fits} and manifest.json methods {list(run.settings)}, seeds {list(run.seeds)}"
-        )
+        wanted = f"methods {list(run.settings)} at seeds {list(run.seeds)}"
+        return f"summary.json has fits of {fits} where manifest.json has {wanted}"
     for field, of_run in (("method", set(run.settings)), ("seed", set(run.seeds))):
         found = set(run.table[field])
         if found != of_run:

@@ -85,7 +85,7 @@ def _labels(joined: pd.DataFrame) -> pd.Series:
             return score
         if kind == "reference":
             return f"{score}, to the reference"
-        return f"{score}, {'at ' if kind == 'posterior mean' else ''}{part}"
+        return f"{score}, {'at the ' if kind == 'posterior mean' else ''}{part}"
 
     parts = joined[["kind", "set", "score"]].itertuples(index=False, name=None)
     return pd.Series([label(*part) for part in parts], index=joined.index, dtype=object)
@@ -165,6 +165,7 @@ def _number(value: float, error: float, *, cost: bool) -> str:
     if cost or abs(value) >= 100:
         digits = 1 if abs(value) < 1000 else 0
     else:
-        digits = 3 if not error > 0 else int(np.clip(1 - np.floor(np.log10(error)), 3, 5))
+        # an average of equal numbers differs by its rounding
+        digits = 3 if not error > 1e-9 * abs(value) else int(np.clip(1 - np.floor(np.log10(error)), 3, 5))
     spread = "" if np.isnan(error) else f" ±{error:,.{digits}f}"
     return f"{value:,.{digits}f}{spread}"

@@ -80,7 +80,7 @@ def join(runs: Sequence[FinishedRun]) -> pd.DataFrame:
         check_comparable(group)
     joined = pd.concat([_join_group(group) for group in groups.values()], ignore_index=True)
     marks = {}
-    paired = {key: rows for key, rows in joined[joined["kind"] == "difference"].groupby([*CELL, "method"])}
+    paired = dict(list(joined[joined["kind"] == "difference"].groupby([*CELL, "method"])))
     for cell, rows in joined.groupby(CELL, sort=False):
         for method, mark in _marks(rows, paired).items():
             marks[(*cell, method)] = mark
