@@ -18,6 +18,7 @@ examples:
   hmcvi compare --model cnn --methods svi bbb      a Bayesian CNN, variational methods only
   hmcvi compare --data wave --model gp             bands of a Gaussian process on a curve with a gap
   hmcvi compare --data houses.csv --target price   your own table
+  hmcvi compare --data digits wine --seeds 0 1 2   a run of each, and one table of means and errors
   hmcvi compare --data mnist --rows 2000 --ood fashion_mnist --shift rotation blur
   hmcvi compare --nuts num_draws=2000 --bbb init_scale=0.1 --model-options widths=32,32 prior=laplace
 
@@ -395,15 +396,18 @@ def _add_table_options(parser: argparse.ArgumentParser) -> None:
 
 def _table(options: argparse.Namespace) -> int:
     from . import formats
-    from .finished import read_finished, unconverged
+    from .finished import check_temperatures, read_finished, unconverged
     from .joined import join
-    from .table import print_scoreboard
+    from .table import print_scoreboard, read_run
 
     format = formats.choose_format(options.format, options.out)
-    runs = [read_finished(folder) for folder in options.runs]
+    scoreboard = len(options.runs) == 1 and format == "text" and options.out is None and not options.scores
+    runs = [read_finished(folder) for folder in options.runs] if options.require_converged or not scoreboard else []
     fault = unconverged(runs) if options.require_converged else ""
-    if len(runs) == 1 and format == "text" and options.out is None and not options.scores:
-        print_scoreboard(runs[0].table, runs[0].summary)
+    if scoreboard:
+        table, summary = read_run(options.runs[0])
+        check_temperatures(options.runs[0], summary)
+        print_scoreboard(table, summary)
         return _unconverged(fault)
     content = formats.render(join(runs), format, options.scores)
     if options.out is not None:

@@ -15,7 +15,7 @@ from .evaluate import REFERENCE
 from .options import UsageError
 from .table import read_run
 
-__all__ = ["FinishedRun", "check_comparable", "read_finished", "unconverged"]
+__all__ = ["FinishedRun", "check_comparable", "check_temperatures", "read_finished", "unconverged"]
 
 UNCONVERGED = "unconverged"
 """The verdict on a reference that is none."""
@@ -99,7 +99,7 @@ def read_finished(folder: Path) -> FinishedRun:
             seeds=tuple(map(int, summary["seeds"])),
             hashes={int(seed): str(value) for seed, value in manifest["data_hash"].items()},
             settings={name: dict(method["settings"]) for name, method in manifest["methods"].items()},
-            temperatures={name: float(records[0]["temperature"]) for name, records in summary["fits"].items()},
+            temperatures=_temperatures(summary),
             training_rows=int(manifest["training_rows"]),
             precision=str(manifest["precision"]),
         )
@@ -111,8 +111,22 @@ def read_finished(folder: Path) -> FinishedRun:
         ) from error
     if fault:
         raise UsageError(f"{folder}: {fault}: its files are not of one run, run it again")
-    _check_temperatures(run)
+    check_temperatures(folder, summary)
     return run
+
+
+def check_temperatures(folder: Path, summary: Mapping[str, Any]) -> None:
+    """Raise UsageError where the methods of one run are after posteriors of different temperatures.
+
+    `hmcvi compare` refuses to make such a run; versions before did not.
+    """
+    (first, shared), *others = _temperatures(summary).items()
+    for method, temperature in others:
+        if temperature != shared:
+            raise UsageError(
+                f"{folder} mixes temperatures: {shared:g} for {first} and {temperature:g} for {method}; one table "
+                "compares posteriors of one temperature, run them apart"
+            )
 
 
 def check_comparable(runs: Sequence[FinishedRun]) -> None:
@@ -195,14 +209,9 @@ def _disagreement(run: FinishedRun) -> str:
     return ""
 
 
-def _check_temperatures(run: FinishedRun) -> None:
-    (first, shared), *others = run.temperatures.items()
-    for method, temperature in others:
-        if temperature != shared:
-            raise UsageError(
-                f"{run.folder} mixes temperatures: {shared:g} for {first} and {temperature:g} for {method}; one table "
-                "compares posteriors of one temperature, run them apart"
-            )
+def _temperatures(summary: Mapping[str, Any]) -> dict[str, float]:
+    """Return the temperature by method; summaries of before there was one have that of Bayes."""
+    return {method: float(records[0].get("temperature", 1.0)) for method, records in summary["fits"].items()}
 
 
 def _shared(run: FinishedRun) -> dict[str, Any]:

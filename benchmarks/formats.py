@@ -18,7 +18,7 @@ from .joined import BEST, TIED
 from .options import UsageError
 from .run_folder import write_whole
 
-__all__ = ["FORMATS", "choose_format", "render", "write"]
+__all__ = ["FORMATS", "choose_format", "plain_text", "render", "write"]
 
 FORMATS = {"text": ".txt", "markdown": ".md", "csv": ".csv", "parquet": ".parquet", "latex": ".tex"}
 """Formats by name, with the ending of their files."""
@@ -93,7 +93,7 @@ def render(joined: pd.DataFrame, format: str, names: Sequence[str] = ()) -> str 
         tidy = joined[chosen(joined, names)] if names else joined
         return tidy.to_csv(index=False) if format == "csv" else tidy.to_parquet(index=False)
     blocks = lay_out(joined, names)
-    return {"text": _text, "markdown": _markdown, "latex": _latex}[format](blocks)
+    return {"text": plain_text, "markdown": _markdown, "latex": _latex}[format](blocks)
 
 
 def write(path: Path, content: str | bytes) -> None:
@@ -108,7 +108,8 @@ def write(path: Path, content: str | bytes) -> None:
         raise UsageError(f"{path} cannot be written ({error.strerror}): give another --out file") from error
 
 
-def _text(blocks: Sequence[Block]) -> str:
+def plain_text(blocks: Sequence[Block]) -> str:
+    """Return the blocks as plain text of 100 columns."""
     console = Console(file=io.StringIO(), width=WIDTH, color_system=None, highlight=False, markup=False, emoji=False)
     for block in blocks:
         console.print(Text(block.heading))

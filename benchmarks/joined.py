@@ -63,8 +63,13 @@ def join_runs(folders: Iterable[str | Path]) -> pd.DataFrame:
             of the model, temperature, data, split or precision, or in the settings of a method.
 
     Example:
-        >>> table = join_runs(["runs/digits-mlp-1f2e3d4c", "runs/wine-mlp-5a6b7c8d"])  # doctest: +SKIP
-        >>> table[table["score"] == "nll"].pivot_table("value", ["data", "model"], "method")  # doctest: +SKIP
+        Of runs that are there, `join_runs(folders).query("score == 'nll'").pivot_table("value", ["data", "model"],
+        "method")` has a row for each data set and model.
+
+        >>> join_runs(["runs/another"])
+        Traceback (most recent call last):
+        ...
+        hmcvi.benchmarks.options.UsageError: runs/another holds no finished run (table.csv is not there)
     """
     return join([read_finished(Path(folder)) for folder in folders])
 

@@ -11,7 +11,8 @@ from .compare import compare
 from .evaluate import REFERENCE
 from .experiment import Experiment
 from .finished import read_finished, unconverged
-from .formats import render
+from .formats import plain_text
+from .grouped import lay_out
 from .joined import join
 from .options import UsageError
 from .run_folder import RunFolder, data_stem, default_folder
@@ -60,7 +61,7 @@ def compare_several(
             raise FitError(f"{where}{error}", error.fit) from error
     runs = [read_finished(folder) for folder in finished] if several or require_converged else []
     if several:
-        print(f"\n{render(join(runs), 'text')}", end="")
+        print(f"\n{plain_text(lay_out(join(runs)))}", end="")
     return unconverged(runs) if require_converged else ""
 
 

@@ -15,7 +15,7 @@ from hmcvi.benchmarks.formats import FORMATS, render
 from hmcvi.benchmarks.grouped import lay_out
 from hmcvi.benchmarks.joined import join_runs
 
-from .run_folders import write_run
+from .run_folders import change, write_run
 
 NOISE = [
     (seed, method, "uniform_noise", "auroc, entropy", value, 0.01, 0.0)
@@ -44,13 +44,13 @@ def test_plain_text_fits_100_columns_and_marks_the_best(runs: list[str], capsys:
     lines = [line.split() for line in printed.splitlines()]
     # d = 0.10 at both seeds for svi; 0 and 0.01 for bbb, within 12.7 · 0.005
     (nll,) = [line for line in lines if line[:3] == ["nll", "↓", "0.1050"]]
-    assert nll == ["nll", "↓", "0.1050", "±0.0050", "*", "0.2050", "±0.0050", "0.110", "±0.010", "~"] + nll[10:]
-    assert ["uniform_noise", "↑"] in [line[-2:] for line in lines] or "auroc, entropy, uniform_noise ↑" in printed
+    assert nll == ["nll", "↓", "0.1050", "±0.0050", "*", "0.2050", "±0.0050", "0.110", "±0.010", "~", *nll[10:]]
+    assert "auroc, entropy, uniform_noise ↑" in printed
     text = " ".join(printed.split())
     for words in (
         "wine, mlp: 142 training and 36 test rows, seeds 0, 1",
         "breast_cancer, mlp: 455 training",
-        "unconverged, 1 of 2",
+        "verdict unconverged, 1 finished finished finished of 2",  # on two lines
         "*: best; ~: tied with the best",
         "schedule ended",
     ):
@@ -66,6 +66,22 @@ def test_one_run_prints_its_scoreboard_and_in_another_format_its_block(
     assert "wine, by hand" in capsys.readouterr().out  # the scoreboard's title, as the fixture wrote it
     assert cli.main(["table", runs[1], "--format", "markdown"]) == 0
     assert capsys.readouterr().out.startswith("### breast\\_cancer, mlp: 455 training and 114 test rows, seed 0\n")
+
+
+def test_one_run_of_before_prints_its_scoreboard_unless_it_mixes_temperatures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A manifest that does not say the model cannot be joined, but the scoreboard needs none."""
+    folder = write_run(tmp_path / "run", {"svi": [0.4], "bbb": [0.3]})
+    change(folder, "manifest.json", "model", to=None)
+    assert cli.main(["table", str(folder)]) == 0
+    assert "wine, by hand" in capsys.readouterr().out
+    (record,) = json.loads((folder / "summary.json").read_text())["fits"]["bbb"]
+    change(folder, "summary.json", "fits", "bbb", to=[{**record, "temperature": 0.5}])
+    assert cli.main(["table", str(folder)]) == 2
+    printed = capsys.readouterr()
+    assert "run mixes temperatures: 1 for svi and 0.5 for bbb" in printed.err
+    assert printed.out == ""
 
 
 def test_markdown_has_as_many_cells_in_every_row(runs: list[str]) -> None:
@@ -93,6 +109,8 @@ def test_latex_has_nothing_that_pdflatex_lacks(runs: list[str]) -> None:
         r"\textless{}e\textgreater{} U+6570"
     )
     assert rf"\caption{{{escaped}, mlp: 142 training" in text
+    joined["score"] = joined["score"].replace("accuracy", "confidence − accuracy")
+    assert "\nconfidence $-$ accuracy & " in render(joined, "latex", ["confidence − accuracy"]).replace("    ", "")
     assert r"nll $\downarrow$ & \textbf{0.1050 $\pm$0.0050} & 0.2050 $\pm$0.0050 & \textit{0.110 $\pm$0.010} &" in text
     assert r"uniform\_noise $\uparrow$" in text
     assert text.count(r"\begin{tabular}{lrrrrr}") == 1
@@ -208,6 +226,9 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     with pytest.MonkeyPatch.context() as patch:
         printed = io.StringIO()
         patch.setattr("sys.stdout", printed)
+        patch.setattr(
+            "hmcvi.benchmarks.compare.draw_figures", lambda *arguments: None
+        )  # seconds that show nothing here
         command = ["compare", "--data", "wine", "breast_cancer", *SEVERAL, "--quiet", "--out", str(out)]
         assert cli.main(command) == 0
     return out, printed.getvalue()
