@@ -163,7 +163,7 @@ def _verdict(verdicts: pd.Series) -> str:
 def _number(value: float, error: float, *, cost: bool) -> str:
     """Return "0.979 ±0.008", with a digit more than the error's first, three at least unless the value is large."""
     if cost or abs(value) >= 100:
-        digits = 1 if abs(value) < 1000 else 0
+        digits = 1 if abs(value) < 1000 and value % 1 else 0  # a count has no digits behind the point
     else:
         # an average of equal numbers differs by its rounding
         digits = 3 if not error > 1e-9 * abs(value) else int(np.clip(1 - np.floor(np.log10(error)), 3, 5))
