@@ -111,8 +111,8 @@ def write_page(
         "# The atlas: what HMC buys over cheap inference, and what it costs",
         "",
         f"Written {datetime.date.today().isoformat()} on {where()}; {_versions()}. {len(folders)} cells (a bundled "
-        f"data set and a model each), seeds {_seeds(summaries)}; {seconds / 60:,.0f} minutes of cells, {cores} at a time on "
-        "one core each. `make atlas` repeats it; every number is in `atlas.parquet` beside this page.",
+        f"data set and a model each), seeds {_seeds(summaries)}; {seconds / 60:,.0f} minutes of cells, {cores} at a "
+        "time on one core each. `make atlas` repeats it; every number is in `atlas.parquet` beside this page.",
         "",
     ]
     if quick:
@@ -139,9 +139,8 @@ def write_page(
 _HOW_TO_READ = (
     "Means over seeds ± the standard error over them; each seed is another split and another key. "
     "Distances are to NUTS' predictions, only where NUTS converged at every seed; its own row holds the noise floor, "
-    "between halves of its chains. Seconds are those of the compiled loop on one core. nll in nats a row. **Bold**: the "
-    "best mean of the column (of accuracy, errors and nll); (u) marks a fit that is unconverged or unfinished at some "
-    "seed."
+    "between halves of its chains. Seconds are those of the compiled loop on one core. nll in nats a row. **Bold**: "
+    "the best mean of the column (of accuracy, errors and nll); (u): a fit is unconverged or unfinished at some seed."
 )
 
 

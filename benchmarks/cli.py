@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ examples:
   hmcvi compare --model cnn --methods svi bbb      a Bayesian CNN, variational methods only
   hmcvi compare --data wave --model gp             bands of a Gaussian process on a curve with a gap
   hmcvi compare --data houses.csv --target price   your own table
+  hmcvi compare --data digits wine --seeds 0 1 2   a run of each, and one table of means and errors
   hmcvi compare --data mnist --rows 2000 --ood fashion_mnist --shift rotation blur
   hmcvi compare --nuts num_draws=2000 --bbb init_scale=0.1 --model-options widths=32,32 prior=laplace
 
@@ -50,8 +52,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "status is 0 where all pass and 1 where one fails.",
     )
     _add_reproduce_options(reproducing)
-    table = commands.add_parser("table", help="print the scoreboards of finished runs")
-    table.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder")
+    table = commands.add_parser(
+        "table",
+        help="print the scoreboard of a finished run, or join several runs in one grouped table",
+        description="Print the scoreboard of one finished run. Several runs, a format, a file or scores give one "
+        "grouped table: a block for each data set and model, a column for each method, means and errors over seeds. "
+        "Runs that differ in prior, likelihood, temperature, data, split or a method's settings are refused.",
+    )
+    _add_table_options(table)
     data = commands.add_parser("data", help="list data sets, or prepare one of TFDS's")
     actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="what is bundled, prepared and known, with rows, shape and classes")
@@ -99,19 +107,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _check_prepared(arguments: Sequence[str]) -> None:
     """Raise DataError where a TFDS set is asked for that is not prepared: at once, before JAX is imported."""
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
-    parser.add_argument("--data")
+    parser.add_argument("--data", nargs="*", default=())
     parser.add_argument("--data-dir")
     parser.add_argument("--ood", nargs="*", default=())
     try:
         asked, _ = parser.parse_known_args(arguments)
     except argparse.ArgumentError:
         return  # the whole parser says it better
-    if asked.data is None and not asked.ood:
+    if not asked.data and not asked.ood:
         return
     from . import datasets, ood
     from .tfds_catalogue import find_prepared
 
-    sources = [asked.data or "digits", *map(ood.source_of, asked.ood)]
+    sources = [*(asked.data or ["digits"]), *map(ood.source_of, asked.ood)]
     for name in filter(None, sources):
         if datasets.is_tfds_source(name, data_dir=asked.data_dir):
             find_prepared(name, data_dir=asked.data_dir)
@@ -138,10 +146,12 @@ def _add_compare_options(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what to compare")
     what.add_argument(
         "--data",
-        default=default.data,
+        nargs="+",
+        default=[default.data],
         metavar="NAME_OR_FILE",
-        help=f"a data set ({', '.join(datasets.known())}), any other TFDS image set (see hmcvi data list), or your own "
-        ".csv, .parquet (with --target) or .npz file (arrays x and y). Default: %(default)s",
+        help="a data set, or several for a run each and one table of all "
+        f"({', '.join(datasets.known())}), any other TFDS image set (see hmcvi data list), or your own "
+        ".csv, .parquet (with --target) or .npz file (arrays x and y). Default: {default.data}",
     )
     what.add_argument("--target", metavar="COLUMN", help="the column of a table to predict")
     what.add_argument(
@@ -254,13 +264,22 @@ def _add_compare_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FOLDER",
         help="the run's folder: ArviZ trees, table.csv, table.parquet, configuration, manifest, figures. "
-        "Default: runs/DATA-MODEL-HASH",
+        "Default: runs/DATA-MODEL-HASH; of several data sets each has FOLDER/DATA",
     )
     where.add_argument("--quick", action="store_true", help="tiny budgets, to see that all works")
     where.add_argument("--quiet", action="store_true", help="print the scoreboard only")
+    _add_require_converged(where)
 
 
-def _compare(options: argparse.Namespace) -> None:
+def _add_require_converged(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--require-converged",
+        action="store_true",
+        help="exit with status 1 where nuts, the reference, is unconverged at any seed, and with 2 where it is absent",
+    )
+
+
+def _compare(options: argparse.Namespace) -> int:
     import jax
 
     from .budget import Budget
@@ -272,7 +291,7 @@ def _compare(options: argparse.Namespace) -> None:
     elif options.budget_gradients is not None:
         budget = Budget(options.budget_gradients, "passes")
     experiment = Experiment(
-        data=options.data,
+        data=options.data[0],
         model=options.model,
         methods=None if options.methods is None else tuple(options.methods),
         seeds=tuple(options.seeds),
@@ -296,9 +315,18 @@ def _compare(options: argparse.Namespace) -> None:
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", min(chains, MOST_DEVICES))
 
-    from .compare import compare
+    from .several import compare_several
 
-    compare(experiment, options.out, quiet=options.quiet)
+    experiments = [experiment, *(dataclasses.replace(experiment, data=data) for data in options.data[1:])]
+    fault = compare_several(experiments, options.out, quiet=options.quiet, require_converged=options.require_converged)
+    return _unconverged(fault)
+
+
+def _unconverged(sentence: str) -> int:
+    """Say that the reference is unconverged, where it is required and so, and return the exit status."""
+    if sentence:
+        print(f"hmcvi: {sentence}", file=sys.stderr)
+    return 1 if sentence else 0
 
 
 def _add_reproduce_options(parser: argparse.ArgumentParser) -> None:
@@ -370,11 +398,45 @@ def _data(options: argparse.Namespace) -> None:
         prepare_data(options.name, options.data_dir)
 
 
-def _table(options: argparse.Namespace) -> None:
+def _add_table_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder")
+    parser.add_argument(
+        "--format",
+        choices=("text", "markdown", "csv", "parquet", "latex"),
+        help="csv and parquet hold the scores of every seed, a row each. Default: by the ending of --out, else text",
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write to a .txt, .md, .csv, .parquet or .tex file")
+    parser.add_argument(
+        "--scores",
+        nargs="+",
+        default=(),
+        metavar="NAME",
+        help='scores to show, such as nll "auroc, entropy", or all. Default: a short list; all in csv and parquet',
+    )
+    _add_require_converged(parser)
+
+
+def _table(options: argparse.Namespace) -> int:
+    from . import formats
+    from .finished import check_temperatures, read_finished, unconverged
+    from .joined import join
     from .table import print_scoreboard, read_run
 
-    for folder in options.runs:
-        print_scoreboard(*read_run(folder))
+    format = formats.choose_format(options.format, options.out)
+    scoreboard = len(options.runs) == 1 and format == "text" and options.out is None and not options.scores
+    runs = [read_finished(folder) for folder in options.runs] if options.require_converged or not scoreboard else []
+    fault = unconverged(runs) if options.require_converged else ""
+    if scoreboard:
+        table, summary = read_run(options.runs[0])
+        check_temperatures(options.runs[0], summary)
+        print_scoreboard(table, summary)
+        return _unconverged(fault)
+    content = formats.render(join(runs), format, options.scores)
+    if options.out is not None:
+        formats.write(options.out, content)
+    else:
+        print(content, end="")
+    return _unconverged(fault)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from hmcvi.inference.export import describe_method, require_writer
 from .budget_curves import BUDGET_COLUMNS, SHARES, budget_curves, budget_rows
 from .datasets import Dataset
 from .evaluate import REFERENCE, Evaluation, Row, distance_rows, evaluate, paired_rows
-from .experiment import Experiment
+from .experiment import Experiment, temperature_of
 from .figures import draw_figures
 from .run_folder import RunFolder, default_folder
 from .shifts import LEVELS
@@ -105,7 +105,6 @@ def compare(experiment: Experiment, out: Path | None = None, *, quiet: bool = Fa
     }
     folder.write_table("table", frame)
     folder.write_json("summary.json", summary)
-    hashes = {seed: data.data_hash for seed, (data, _) in loaded.items()}
     made = {
         name: {
             "settings": json.loads(describe_method(experiment.method(name))),
@@ -113,7 +112,7 @@ def compare(experiment: Experiment, out: Path | None = None, *, quiet: bool = Fa
         }
         for name in records
     }
-    folder.write_manifest(experiment, hashes, made)
+    folder.write_manifest(experiment, {seed: data for seed, (data, _) in loaded.items()}, made)
     assert shown is not None
     say.print("drawing figures")
     draw_figures(folder.path / "figures", first, loaded[experiment.seeds[0]][1], *shown)
@@ -216,7 +215,7 @@ def _record(result: Fit, evaluation: Evaluation) -> dict[str, Any]:
         "num_gradients": result.num_gradients,
         "num_passes": result.num_passes,
         "chain_method": result.chain_method,
-        "temperature": getattr(result.method, "temperature", 1.0),
+        "temperature": temperature_of(result.method),
         "num_chains": result.num_chains,
         "num_draws": result.num_draws,
         "num_scored_draws": evaluation.num_draws,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import inspect
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +18,8 @@ import numpy as np
 
 from hmcvi.inference import HMC, MAP, MCLMC, NUTS, SVI, BayesByBackprop, Ensemble, Method
 from hmcvi.inference.base import check_data, latent_sites, minibatches
-from hmcvi.models import cnn, gp, mlp
+from hmcvi.inference.export import describe_method
+from hmcvi.models import Normal, cnn, gp, mlp
 
 from . import datasets, memory, ood
 from .budget import Budget
@@ -26,7 +29,7 @@ from .ood import OODSet
 from .options import UsageError, check_name, parse_options
 from .raw import Raw, Task
 
-__all__ = ["METHODS", "MODELS", "Experiment"]
+__all__ = ["METHODS", "MODELS", "Experiment", "temperature_of"]
 
 MODELS: dict[str, Callable[..., Any]] = {"mlp": mlp, "cnn": cnn, "gp": gp}
 """Model functions by name; a new model is a new entry."""
@@ -43,6 +46,9 @@ METHODS: dict[str, tuple[str, Callable[..., Method]]] = {
     "ensemble": ("ensemble", Ensemble),
 }
 """Methods by name: the group of options they read, and what makes them; a new method is a new entry."""
+
+DATA_ARGUMENTS = frozenset({"x", "y", "x_new", "num_rows", "max_bytes"})
+"""Arguments of a model function that say nothing of which model it is."""
 
 DEFAULT_METHODS = ("nuts", "svi", "bbb")
 
@@ -144,8 +150,17 @@ class Experiment:
             if number is not None and number < 1:
                 raise UsageError(f"{number} {what} were asked for: give a whole number of at least 1")
         parse_options(MODELS[self.model], self.options.get("model", ()), "--model-options")
-        for name in self.asked:
-            self.method(name)
+        self._check_temperatures({name: temperature_of(self.method(name)) for name in self.asked})
+
+    def _check_temperatures(self, temperatures: Mapping[str, float]) -> None:
+        """Raise UsageError where the methods are after posteriors of different temperatures: one board mixes none."""
+        (first, shared), *others = temperatures.items()
+        for name, temperature in others:
+            if temperature != shared:
+                raise UsageError(
+                    f"temperature is {shared:g} for {first} and {temperature:g} for {name} (a method without that "
+                    "option is at 1): one table compares posteriors of one temperature, run them apart"
+                )
 
     @property
     def asked(self) -> tuple[str, ...]:
@@ -257,6 +272,18 @@ class Experiment:
             given |= {"likelihood": "normal"}
         return functools.partial(MODELS[self.model], **given)
 
+    def describe_model(self, data: Dataset) -> dict[str, Any]:
+        """Return the model's name and every option as it is after defaults and what the data decide, as plain data."""
+        parameters = inspect.signature(self.configure_model(data)).parameters
+        options = {name: p.default for name, p in parameters.items() if name not in DATA_ARGUMENTS}
+        if "prior" in options and options["prior"] is None:
+            options["prior"] = Normal()
+        # told apart as a method's hyperparameters are
+        return {
+            "name": self.model,
+            "options": {name: json.loads(describe_method(value)) for name, value in options.items()},
+        }
+
     def check(self, data: Dataset) -> None:
         """Raise UsageError where the model or a method cannot serve this data; nothing is computed or written."""
         model = self.configure_model(data)
@@ -280,6 +307,15 @@ class Experiment:
         return fields | {
             "options": {group: sorted(options) for group, options in sorted(self.options.items()) if options},
         }
+
+
+def temperature_of(method: Method) -> float:
+    """Return the temperature of what a method is after.
+
+    That is 1, the posterior of Bayes, for every method that has no such option: also for MAP and the ensemble, whose
+    objective weighs the prior in full and whose point is therefore the mode of the posterior at 1.
+    """
+    return float(getattr(method, "temperature", 1.0))
 
 
 def _fewer_test_rows(data: Dataset, number: int, seed: int) -> Dataset:

@@ -22,7 +22,7 @@ from .datasets import Dataset
 from .experiment import Experiment
 from .options import UsageError
 
-__all__ = ["RunFolder", "default_folder", "made_with"]
+__all__ = ["RunFolder", "data_stem", "default_folder", "made_with", "write_whole"]
 
 PACKAGES = ("hmcvi", "jax", "jaxlib", "numpyro", "flax", "optax", "arviz", "numpy", "scipy", "scikit-learn")
 
@@ -34,9 +34,13 @@ def default_folder(experiment: Experiment) -> Path:
     """Return runs/<data>-<model>-<hash>: the same request finds its own folder, another one never does."""
     text = json.dumps(experiment.configuration(), sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return Path("runs") / f"{data_stem(experiment)}-{experiment.model}-{digest}"
+
+
+def data_stem(experiment: Experiment) -> str:
+    """Return what folders call the data: a file's name without its ending, or the set's name."""
     name = experiment.data_name
-    stem = Path(name).stem if Path(name).suffix else name.replace("/", "-")
-    return Path("runs") / f"{stem}-{experiment.model}-{digest}"
+    return Path(name).stem if Path(name).suffix else name.replace("/", "-")
 
 
 class RunFolder:
@@ -81,7 +85,7 @@ class RunFolder:
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file that appears whole or not at all."""
-        _write(self.path / name, json.dumps(value, indent=2) + "\n")
+        write_whole(self.path / name, json.dumps(value, indent=2) + "\n")
 
     def load_fit(self, label: str, seed: int, model: Model, data: Dataset, method: Method) -> Fit | None:
         """Return the fit that an earlier run of the same command finished here, or None.
@@ -124,13 +128,18 @@ class RunFolder:
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
         """Write <name>.csv and <name>.parquet."""
-        _write(self.path / f"{name}.csv", table.to_csv(index=False))
-        partial = self.path / f".{name}.parquet.partial"
-        table.to_parquet(partial, index=False)
-        partial.replace(self.path / f"{name}.parquet")
+        write_whole(self.path / f"{name}.csv", table.to_csv(index=False))
+        write_whole(self.path / f"{name}.parquet", table.to_parquet(index=False))
 
-    def write_manifest(self, experiment: Experiment, hashes: Mapping[int, str], methods: Mapping[str, Any]) -> None:
-        """Write manifest.json: what a reader needs to repeat the run or to doubt it."""
+    def write_manifest(self, experiment: Experiment, data: Mapping[int, Dataset], methods: Mapping[str, Any]) -> None:
+        """Write manifest.json: what a reader needs to repeat the run, to doubt it or to join it with others.
+
+        Arguments:
+            experiment: what was run.
+            data: the data set of each seed.
+            methods: by name, how each method was set and ran.
+        """
+        first = data[experiment.seeds[0]]
         self.write_json(
             "manifest.json",
             {
@@ -140,7 +149,10 @@ class RunFolder:
                 "visible_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
                 "device_count": jax.local_device_count(),
                 "seeds": list(experiment.seeds),
-                "data_hash": {str(seed): value for seed, value in hashes.items()},
+                "data": first.name,
+                "data_hash": {str(seed): of_seed.data_hash for seed, of_seed in data.items()},
+                "training_rows": len(first.x_train),
+                "model": experiment.describe_model(first),
                 "methods": dict(methods),
             },
         )
@@ -160,7 +172,8 @@ def made_with() -> dict[str, Any]:
     }
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file that appears whole or not at all."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
+    partial.write_bytes(content.encode() if isinstance(content, str) else content)
     partial.replace(path)

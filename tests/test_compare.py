@@ -141,8 +141,13 @@ def test_same_command_reads_what_is_finished_and_fits_what_is_missing(
     kept = folder / "fits" / "nuts-seed0.nc"
     written = kept.stat().st_mtime_ns
     (folder / "fits" / "svi-seed1.nc").unlink()
-    assert cli.main([*QUICK, "--seeds", "0", "1", "--out", str(folder)]) == 0
-    said = capsys.readouterr().err
+    # All is done and printed; then the exit status says that the reference is none, where it is asked to be one.
+    assert cli.main([*QUICK, "--seeds", "0", "1", "--out", str(folder), "--require-converged"]) == 1
+    printed = capsys.readouterr()
+    said = printed.err
+    assert "accuracy" in printed.out
+    assert "hmcvi: nuts is unconverged (wine, mlp, seed 0: R-hat " in said.splitlines()[-1]
+    assert "wine, mlp, seed 1: " in said.splitlines()[-1]
     assert "nuts, seed 0: read from" in said
     assert "svi, seed 1: fitting" in said
     assert kept.stat().st_mtime_ns == written
@@ -245,6 +250,21 @@ BAD = {
     "cnn of a table": (["--data", "wine", "--model", "cnn"], "mlp or gp"),
     "too many rows": (["--rows", "999999"], "1154"),
     "seed twice": (["--seeds", "1", "1"], "seed 1 was given twice"),
+    "temperatures of several methods": (
+        ["--methods", "nuts", "bbb", "--bbb", "temperature=0.5"],
+        "temperature is 1 for nuts and 0.5 for bbb",
+    ),
+    "temperature beside a point": (
+        ["--methods", "bbb", "map", "--bbb", "temperature=2"],
+        "temperature is 2 for bbb and 1 for map",
+    ),
+    "data set twice": (["--data", "wine", "wine"], "would share the folder"),
+    "second of two data sets": (["--data", "wine", "digit", "--methods", "map"], "digits"),
+    "second set that is not prepared": (["--data", "wine", "kmnist"], '"hmcvi data prepare kmnist"'),
+    "no reference to converge": (
+        ["--methods", "svi", "bbb", "--require-converged"],
+        "the methods on digits are svi, bbb",
+    ),
     "missing file": (["--data", "nowhere.csv", "--target", "y"], "nowhere.csv"),
 }
 
@@ -409,24 +429,25 @@ def test_a_tempered_posterior_says_so_on_the_board_and_in_its_reason() -> None:
         name: [_record(*optimised(method))]
         for name, method in {
             "bbb": BayesByBackprop(temperature=0.25),
-            "bbb-local": BayesByBackprop("local"),
+            "bbb-local": BayesByBackprop("local", temperature=0.25),
+            "bbb-shared": BayesByBackprop("shared"),
             "map": MAP(),  # has no KL to multiply
         }.items()
     }
-    assert [record["temperature"] for (record,) in records.values()] == [0.25, 1.0, 1.0]
+    assert [record["temperature"] for (record,) in records.values()] == [0.25, 0.25, 1.0, 1.0]
     rows = [(0, name, "test", "nll", 0.5, 0.1, 0.01) for name in records]
     printed = {}
-    for shown in (list(records), ["bbb-local", "map"]):
+    for shown in (["bbb", "bbb-local"], ["bbb-shared", "map"]):
         summary = {"title": "toy", "seeds": [0], "sets": {"test": 4}, "fits": {name: records[name] for name in shown}}
         console = Console(width=100, file=io.StringIO(), color_system=None)
         print_scoreboard(pd.DataFrame(rows, columns=list(COLUMNS)), summary, console)
-        printed[len(shown)] = console.file.getvalue()
-    (line,) = [line for line in printed[3].splitlines() if "temperature of the KL" in line]
-    assert line.split()[-3:] == ["0.25", "1", "1"]
+        printed[shown[0]] = console.file.getvalue()
+    (line,) = [line for line in printed["bbb"].splitlines() if "temperature of the KL" in line]
+    assert line.split()[-2:] == ["0.25", "0.25"]
     reason = "tempered: its KL is multiplied by 0.25, so it is not the model's posterior"
-    assert reason in unwrapped(printed[3])
-    assert "temper" not in printed[2]
-    assert "tempered" not in records["bbb-local"][0]["reason"] + records["map"][0]["reason"]
+    assert reason in unwrapped(printed["bbb"])
+    assert "temper" not in printed["bbb-shared"]
+    assert "tempered" not in records["bbb-shared"][0]["reason"] + records["map"][0]["reason"]
     assert reason in _record(*optimised(BayesByBackprop(temperature=0.25)))["reason"]
 
 
