@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpyro
 from numpyro.distributions import TransformedDistribution, constraints
-from numpyro.distributions.transforms import AffineTransform
+from numpyro.distributions.transforms import AffineTransform, IndependentTransform
 from numpyro.infer.autoguide import AutoIAFNormal
 
 __all__ = ["AutoFlow"]
@@ -52,5 +52,5 @@ class AutoFlow(AutoIAFNormal):
             jnp.full(self.latent_dim, self._init_scale),
             constraint=self.scale_constraint,
         )
-        affine = AffineTransform(location, scale, domain=constraints.real_vector)
+        affine = IndependentTransform(AffineTransform(location, scale), 1)
         return TransformedDistribution(flow.base_dist, [*flow.transforms, affine])
