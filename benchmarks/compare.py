@@ -15,10 +15,11 @@ import pandas as pd
 from rich.console import Console
 
 from hmcvi import plots
-from hmcvi.inference import Fit, FitError, fit
+from hmcvi.inference import Fit, FitError, completion, family_fit, fit
 from hmcvi.inference.export import describe_method, require_writer
 
 from .budget_curves import BUDGET_COLUMNS, SHARES, budget_curves, budget_rows
+from .cost import gradient_operations
 from .datasets import Dataset
 from .evaluate import REFERENCE, Evaluation, Row, distance_rows, evaluate, paired_rows
 from .experiment import Experiment, temperature_of
@@ -28,6 +29,9 @@ from .shifts import LEVELS
 from .table import COLUMNS, print_scoreboard
 
 __all__ = ["compare"]
+
+MOST_KHAT_OPERATIONS = 1e11
+"""Floating-point operations that Pareto k-hat may take: some ten seconds on two cores of a laptop."""
 
 
 def compare(experiment: Experiment, out: Path | None = None, *, quiet: bool = False) -> Path:
@@ -222,27 +226,33 @@ def _record(result: Fit, evaluation: Evaluation) -> dict[str, Any]:
         "num_parameters": int(sum(np.prod(d.shape[2:]) for d in result.draws.values())),
         "rhat": None,
         "ess": None,
+        "gradient_snr": None,
+        "restarts": None,
+        "khat": None,
     }
     if verdict is not None:
         state = "converged" if verdict.converged else "unconverged"
         low = min(verdict.ess_bulk, verdict.ess_tail)
         return record | {"verdict": state, "reason": verdict.reason, "rhat": verdict.rhat, "ess": low}
-    assert result.losses is not None
-    steps = f"{len(result.losses):,} steps"
+    ending = completion(result)
+    assert ending is not None
     tempered = ""
     if record["temperature"] != 1:
         tempered = f"; tempered: its KL is multiplied by {record['temperature']:g}, so it is not the model's posterior"
-    if result.finished is None:
-        return record | {
-            "verdict": "schedule ended",
-            "reason": f"the learning rate fell to its end over {steps}, where any loss is flat{tempered}",
-        }
-    if result.finished:
-        return record | {"verdict": "finished", "reason": f"the loss reached its plateau within {steps}{tempered}"}
+    family = None if result.log_q is None else family_fit(result, num_draws=_khat_draws(result))
     return record | {
-        "verdict": "unfinished",
-        "reason": f"the loss reached no plateau within the budget of {steps}: raise num_steps{tempered}",
+        "verdict": ending.verdict,
+        "reason": "; ".join([ending.reason, *([] if family is None else [family.reason])]) + tempered,
+        "gradient_snr": ending.gradient_snr,
+        "restarts": None if result.restarts is None else [float(loss) for loss in result.restarts],
+        "khat": None if family is None else family.khat,
     }
+
+
+def _khat_draws(result: Fit) -> int:
+    """Return how many draws Pareto k-hat is asked of: each takes a log joint, a third of a gradient, over all rows."""
+    operations = gradient_operations(result.model, result.x, result.y) / 3
+    return max(1, int(MOST_KHAT_OPERATIONS / max(operations, 1)))
 
 
 def _distances(name: str, evaluations: Mapping[str, Evaluation], data: Dataset) -> list[Row]:

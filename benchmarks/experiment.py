@@ -15,10 +15,23 @@ from typing import Any
 
 import jax
 import numpy as np
+from numpyro.infer.autoguide import AutoLowRankMultivariateNormal, AutoMultivariateNormal
 
-from hmcvi.inference import HMC, MAP, MCLMC, NUTS, SVI, BayesByBackprop, Ensemble, Method
+from hmcvi.inference import (
+    HMC,
+    MAP,
+    MCLMC,
+    NUTS,
+    SVI,
+    AutoFlow,
+    BayesByBackprop,
+    Ensemble,
+    Laplace,
+    Method,
+)
 from hmcvi.inference.base import check_data, latent_sites, minibatches
 from hmcvi.inference.export import describe_method
+from hmcvi.inference.optimise import Training
 from hmcvi.models import Normal, cnn, gp, mlp
 
 from . import datasets, memory, ood
@@ -39,6 +52,10 @@ METHODS: dict[str, tuple[str, Callable[..., Method]]] = {
     "hmc": ("hmc", HMC),
     "mclmc": ("mclmc", MCLMC),
     "svi": ("svi", SVI),
+    "svi-full": ("svi", functools.partial(SVI, guide=AutoMultivariateNormal)),
+    "svi-lowrank": ("svi", functools.partial(SVI, guide=AutoLowRankMultivariateNormal)),
+    "svi-flow": ("svi", functools.partial(SVI, guide=AutoFlow)),
+    "laplace": ("laplace", Laplace),
     "bbb": ("bbb", BayesByBackprop),
     "bbb-local": ("bbb", functools.partial(BayesByBackprop, estimator="local")),
     "bbb-shared": ("bbb", functools.partial(BayesByBackprop, estimator="shared")),
@@ -57,6 +74,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "hmc": {"num_warmup": 100, "num_draws": 100, "num_chains": 2},
     "mclmc": {"num_warmup": 500, "num_draws": 100, "num_chains": 2},
     "svi": {"num_steps": 1000, "num_draws": 200},
+    "laplace": {"num_steps": 1000, "num_draws": 200},
     "bbb": {"num_steps": 1000, "num_draws": 200},
     "map": {"num_steps": 1000},
     "ensemble": {"num_steps": 1000, "size": 3},
@@ -104,7 +122,7 @@ class Experiment:
         quick: whether to take the small budgets.
         budget: what each method may spend on a fit, in place of its own number of steps or draws where that is more;
             scores at shares of it are drawn as curves.
-        options: hyperparameters by group ("model", "nuts", "svi", "bbb", "map", "ensemble"), as `key=value` strings.
+        options: hyperparameters by group ("model", "nuts", "svi", "laplace", ...), as `key=value` strings.
     """
 
     data: str | Raw = "digits"
@@ -176,6 +194,9 @@ class Experiment:
         """Return the method of this name with its options, within this share of the budget."""
         group, make = METHODS[name]
         given = parse_options(make, self.options.get(group, ()), f"--{group}")
+        fixed = set(given) & set(getattr(make, "keywords", ()))
+        if fixed:
+            raise UsageError(f"--{group} got {min(fixed)}=..., which the method's name {name} says: leave one of them")
         small = QUICK.get(group, {}) if self.quick else {}
         if "num_steps" in small and given.get("start") == MAP():  # one of a length of its own keeps it
             given["start"] = dataclasses.replace(given["start"], num_steps=small["num_steps"])
@@ -291,7 +312,10 @@ class Experiment:
         try:
             latent_sites(model, x, y)
             for name in self.asked:
-                minibatches(model, x, y, getattr(self.method(name), "batch_size", None))
+                method = self.method(name)
+                minibatches(model, x, y, getattr(method, "batch_size", None))
+                if isinstance(method, Training):
+                    method.check_model(model, x, y)
         except (ValueError, TypeError, ZeroDivisionError) as error:
             raise UsageError(str(error)) from error
 

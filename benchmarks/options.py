@@ -181,13 +181,13 @@ _CASTS: dict[str, Callable[[str], Any]] = {
     "start": _start,
     "batch_size": _count,
     "clip_norm": _float,
-    "pool": _pool,
     "max_passes": _float,
     "max_seconds": _float,
+    "pool": _pool,
 }
 """Options whose default does not tell their type."""
 
-_NONE = {"clip_norm": "none", "start": "prior", "max_passes": "none", "max_seconds": "none"}
+_NONE = {"clip_norm": "none", "max_passes": "none", "max_seconds": "none", "start": "prior"}
 """What no value means, where it is not a choice made for the data."""
 
 

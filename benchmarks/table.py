@@ -105,7 +105,12 @@ def scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], methods: Sequenc
     board.add_row("  gradient evaluations", *(_mean(fits[method], "num_gradients", 0) for method in methods))
     board.add_row("  passes over the data", *(_mean(fits[method], "num_passes", 0) for method in methods))
     board.add_row("  posterior draws", *(f"{_draws(fits[method]):,}" for method in methods))
-    for label, key, digits in (("R-hat, 95 % below", "rhat", 3), ("ESS, 95 % above", "ess", 0)):
+    for label, key, digits in (
+        ("R-hat, 95 % below", "rhat", 3),
+        ("ESS, 95 % above", "ess", 0),
+        ("gradient signal/noise", "gradient_snr", 2),
+        ("Pareto k-hat", "khat", 2),
+    ):
         board.add_row(f"  {label}", *(_mean(fits[method], key, digits) for method in methods))
 
     if any(_temperature(records) != 1 for records in fits.values()):
@@ -281,7 +286,7 @@ def _draws(records: Sequence[Mapping[str, Any]]) -> int:
 
 
 def _mean(records: Sequence[Mapping[str, Any]], key: str, digits: int) -> str:
-    values = [record[key] for record in records]
+    values = [record.get(key) for record in records]
     if any(value is None for value in values):
         return "not applicable"
     return f"{np.mean(values):,.{digits}f}"

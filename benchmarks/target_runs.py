@@ -26,7 +26,7 @@ from hmcvi.inference import (
     prune,
     scores,
 )
-from hmcvi.inference.diagnostics import pareto_khat
+from hmcvi.inference.family import pareto_khat
 from hmcvi.inference.scores import Score
 from hmcvi.inference.variational import ESTIMATORS
 from hmcvi.models import Normal, ScaleMixture, cnn, mlp
@@ -153,13 +153,25 @@ def eight_schools_forms(seed: int, data_dir: str | None, *, num_draws: int) -> M
     measures: Measures = {}
     for form, model in (("centred", eight_schools.centred), ("non-centred", eight_schools.non_centred)):
         x, y = eight_schools.SCHOOLS, eight_schools.EFFECTS
-        svi = fit(jax.random.key(seed), model, x, y, SVI(num_particles=10, num_draws=1))
-        keys = jax.random.split(jax.random.key(seed + 1), KHAT_REPEATS)
-        khats = np.array([pareto_khat(svi, key, num_draws=num_draws) for key in keys])
+        svi = fit(jax.random.key(seed), model, x, y, SVI(num_particles=10, num_draws=KHAT_REPEATS * num_draws))
+        khats = np.array([pareto_khat(part) for part in _split_draws(svi, KHAT_REPEATS)])
         measures[f"k-hat of AutoNormal, {form}"] = scores.mean(khats)
         nuts = fit(jax.random.key(seed), model, x, y, NUTS())
         measures[f"divergences of NUTS, {form}"] = Score(float(nuts.stats["diverging"].sum()), math.nan)
     return measures
+
+
+def _split_draws(result: Fit, number: int) -> list[Fit]:
+    """Return the fit with its draws split into this many sets."""
+    assert result.log_q is not None
+    size = result.num_draws // number
+    parts = [slice(i * size, (i + 1) * size) for i in range(number)]
+    return [
+        dataclasses.replace(
+            result, draws={site: draws[:, part] for site, draws in result.draws.items()}, log_q=result.log_q[:, part]
+        )
+        for part in parts
+    ]
 
 
 RUNS: dict[str, Callable[..., Measures]] = {

@@ -1,16 +1,20 @@
 """From a model and data to draws, predictions, scores.
 
 `fit(key, model, x, y, method)` with `NUTS(...)`, `SVI(...)` or `BayesByBackprop(...)` returns a `Fit`;
-`predict(fit, x)` turns it into predictions, and `to_datatree(fit)` into an ArviZ DataTree. `MAP(...)` and
-`Ensemble(...)` are baselines with the same interface.
+`predict(fit, x)` turns it into predictions, and `to_datatree(fit)` into an ArviZ DataTree. `Laplace(...)`,
+`MAP(...)` and `Ensemble(...)` are baselines with the same interface.
 """
 
 from .backprop import BayesByBackprop
 from .base import Fit, FitError, Method, fit
+from .completion import Completion, completion
 from .diagnostics import Convergence, convergence
 from .export import from_datatree, load_datatree, save_datatree, to_datatree
+from .family import FamilyFit, family_fit
+from .flow import AutoFlow
 from .hmc import HMC
 from .importance import Importance, feature_importance
+from .laplace import Laplace
 from .microcanonical import MCLMC
 from .nuts import NUTS
 from .optimise import FanIn
@@ -26,19 +30,25 @@ __all__ = [
     "MCLMC",
     "NUTS",
     "SVI",
+    "AutoFlow",
     "BayesByBackprop",
     "ClassPredictive",
+    "Completion",
     "Convergence",
     "Ensemble",
+    "FamilyFit",
     "FanIn",
     "Fit",
     "FitError",
     "Importance",
+    "Laplace",
     "Method",
     "NormalPredictive",
     "VariationalConv",
     "VariationalDense",
+    "completion",
     "convergence",
+    "family_fit",
     "feature_importance",
     "fit",
     "from_datatree",

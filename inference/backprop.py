@@ -18,9 +18,11 @@ from numpyro.distributions.util import sum_rightmost
 from numpyro.primitives import Messenger
 
 from .base import Fit, LatentSite, Model, latent_sites
-from .optimise import Descent, Training, check_variational
+from .density import normal_log_density, unconstrain
+from .descend import Problem, best_of, descend, restart_keys
+from .optimise import Training, check_variational
 from .progress import Progress
-from .start import starting_point
+from .start import Beginning
 from .variational import ESTIMATORS, Estimator, Gaussian, VariationalLayer
 
 __all__ = ["BayesByBackprop", "MeanField", "elbo_terms", "kl_weights", "negative_elbo"]
@@ -47,7 +49,8 @@ class BayesByBackprop(Training):
             the i-th of them KL 2^(M−i) / (2^M − 1) (Blundell et al. 2015, eq. 9): unbiased over an epoch only.
         temperature: multiplies the KL. 1 is Bayes; below 1 the posterior is tempered ("cold"), and the scoreboard
             says so.
-        others: those of `Training`: num_steps, batch_size, learning_rate, schedule, optimizer, clip_norm, start.
+        others: those of `Training`: num_steps, batch_size, learning_rate, schedule, optimizer, clip_norm, start,
+            num_restarts, max_passes, max_seconds.
 
     Source: Blundell et al. (2015), Weight Uncertainty in Neural Networks; Kingma, Salimans & Welling (2015),
     Variational Dropout and the Local Reparameterization Trick; Wen et al. (2018), Flipout.
@@ -84,32 +87,40 @@ class BayesByBackprop(Training):
 
     def fit(self, key: jax.Array, model: Model, x: jax.Array, y: jax.Array, progress: Progress) -> Fit:
         """Train the mean-field posterior and draw from it; see `hmcvi.inference.fit`."""
-        key_init, key_steps, key_draws, _ = jax.random.split(key, 4)  # as SVI does: the same start and minibatches
-        begin = starting_point(key_init, self, model, x, y, progress)
-        sites, ops = latent_sites(begin.model, x[: begin.batch_size], y[: begin.batch_size])
-        mean_field = MeanField(begin.values, ops, estimator=self.estimator, init_scale=self.init_scale)
-        graph, params = nnx.split(mean_field)
-        weights = kl_weights(self.kl_weighting, max(len(x) // begin.batch_size, 1))
 
-        def objective(params: Any, key: jax.Array, x: jax.Array, y: jax.Array, in_epoch: jax.Array) -> Any:
-            posterior = nnx.merge(graph, params)
+        def set_up(begin: Beginning, key: jax.Array) -> Problem:
+            sites, ops = latent_sites(begin.model, x[: begin.batch_size], y[: begin.batch_size])
+            mean_field = MeanField(begin.values, ops, estimator=self.estimator, init_scale=self.init_scale)
+            graph, params = nnx.split(mean_field)
+            weights = kl_weights(self.kl_weighting, max(len(x) // begin.batch_size, 1))
 
-            def terms(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-                return elbo_terms(posterior, begin.model, key, x, y)
+            def objective(params: Any, key: jax.Array, x: jax.Array, y: jax.Array, in_epoch: jax.Array) -> Any:
+                posterior = nnx.merge(graph, params)
 
-            if self.num_particles == 1:
-                kl, log_likelihood = terms(key)
-            else:
-                # One after the other: drawn together, a CPU's convolutions would fall to their slowest form.
-                kl, log_likelihood = jax.tree.map(jnp.mean, lax.map(terms, jax.random.split(key, self.num_particles)))
-            weight = self.temperature * weights[in_epoch].astype(kl.dtype)
-            return weight * kl - log_likelihood, self.temperature * kl - log_likelihood
+                def terms(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+                    return elbo_terms(posterior, begin.model, key, x, y)
 
-        descent = Descent(objective, params, x, y, batch_size=begin.batch_size, training=self)
-        result = descent.run(key_steps, params, progress)
-        posterior = nnx.merge(graph, result.params)
+                if self.num_particles == 1:
+                    kl, log_likelihood = terms(key)
+                else:
+                    # One after the other: drawn together, a CPU's convolutions would fall to their slowest form.
+                    keys = jax.random.split(key, self.num_particles)
+                    kl, log_likelihood = jax.tree.map(jnp.mean, lax.map(terms, keys))
+                weight = self.temperature * weights[in_epoch].astype(kl.dtype)
+                return weight * kl - log_likelihood, self.temperature * kl - log_likelihood
+
+            return Problem(objective, params, (graph, sites))
+
+        # the same keys as SVI's: the same start and minibatches
+        keys = restart_keys(key, self.num_restarts)
+        runs = descend(keys, self, model, x, y, progress, set_up, gradients_per_step=self.num_particles)
+        best, outcome = best_of(runs)
+        graph, sites = best.problem.made
+        posterior = nnx.merge(graph, best.result.params)
         gaussians = {name: posterior.gaussians()[name] for name in sites}
-        draws = posterior.draw(key_draws, self.num_draws, sites)
+        draws = posterior.draw(best.key_draws, self.num_draws, sites)
+        location = {name: gaussian.loc[...] for name, gaussian in gaussians.items()}
+        scale = {name: gaussian.scale for name, gaussian in gaussians.items()}
         return Fit(
             model=model,
             method=self,
@@ -117,12 +128,10 @@ class BayesByBackprop(Training):
             y=y,
             key=key,
             draws={name: draw[None] for name, draw in draws.items()},
-            location={name: gaussian.loc[...] for name, gaussian in gaussians.items()},
-            scale={name: gaussian.scale for name, gaussian in gaussians.items()},
-            losses=result.losses,
-            finished=result.finished,
-            failure=result.failure,
-            **begin.cost(result, self.num_particles),
+            location=location,
+            scale=scale,
+            log_q=normal_log_density(unconstrain(model, x, y, draws), location, scale)[None],
+            **outcome,
         )
 
 

@@ -69,6 +69,14 @@ class Fit:
             schedule decided the end.
         ended_in_warmup: draws of each chain after which the budget ended a sampler's warm-up, whose second half is kept
             as `draws`; None where the warm-up was finished, and for the variational methods.
+        gradient_snr: length of the mean gradient over the standard deviation of one step's gradient, at the final
+            parameters, from 64 further gradients that are counted neither as steps nor as gradients; None for
+            samplers, and where the gradient has no noise.
+        restarts: final mean loss of each start of an optimisation (restart,), infinite where one failed; None for
+            samplers and ensembles.
+        restart_errors: standard errors of those means (restart,).
+        log_q: log density of a variational posterior at each draw (chain, draw), in the unconstrained space as
+            NumPyro's `potential_energy`; None where the method has none.
         failure: what stopped the fit, where `FitError` carries it; "" otherwise.
         num_gradients: gradient evaluations of the log joint, warm-up included.
         rows_per_gradient: rows that one of them reads.
@@ -93,6 +101,10 @@ class Fit:
     losses: np.ndarray | None = None
     finished: bool | None = None
     ended_in_warmup: int | None = None
+    gradient_snr: float | None = None
+    restarts: np.ndarray | None = None
+    restart_errors: np.ndarray | None = None
+    log_q: jax.Array | None = None
     failure: str = ""
 
     def __repr__(self) -> str:
@@ -142,7 +154,7 @@ def fit(key: jax.Array, model: Model, x: Any, y: Any, method: Method, *, progres
         x: inputs (row, feature...), floating point. uint8 of three or more axes is taken for images, which stay as
             small as they are and reach the model as x / 255, minibatch by minibatch.
         y: labels (integers) or targets (floating point) (row,).
-        method: `NUTS(...)`, `SVI(...)`, `BayesByBackprop(...)`, `MAP(...)` or `Ensemble(...)`.
+        method: `NUTS(...)`, `SVI(...)`, `BayesByBackprop(...)`, `Laplace(...)`, `MAP(...)` or `Ensemble(...)`.
         progress: whether to show a progress bar on standard error; by default where that is a terminal.
 
     Returns:

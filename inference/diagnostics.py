@@ -6,19 +6,13 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from arviz_stats.base import array_stats
-from jax import lax
 from jaxtyping import Float
-from numpyro import handlers
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
-from numpyro.infer.util import potential_energy
 from scipy.special import ndtri
 from scipy.stats import rankdata
 
-from .base import Fit, as_floats
+from .base import Fit
 from .predict import predict, predict_draws
 
 __all__ = ["Convergence", "bulk_ess", "convergence", "ebfmi", "rank_rhat", "tail_ess", "verdict"]
@@ -39,9 +33,6 @@ thousands of gradients are mended by the other checks, a percent is not."""
 TAIL = 0.05
 """The checks hold for all but this share of the function values, which number in the thousands: the largest of so
 many R-hats lies over 1.01 by chance alone."""
-
-ROUNDING = 1e-5
-"""Relative differences between log densities that single precision explains by itself."""
 
 PROBABILITY_ROWS = 32
 """Held-out rows whose predictive probabilities of every class are judged, beside all row log-likelihoods."""
@@ -177,47 +168,6 @@ def ebfmi(energy: Float[np.ndarray, "chain draw"]) -> Float[np.ndarray, " chain"
     moves = (np.diff(energy, axis=1) ** 2).sum(1)
     spread = ((energy - energy.mean(1, keepdims=True)) ** 2).sum(1)
     return np.divide(moves, spread, out=np.zeros_like(moves), where=spread > 0)
-
-
-def pareto_khat(fit: Fit, key: jax.Array, *, num_draws: int = 4000) -> float:
-    """Return the Pareto k-hat of log p(y, w) − log q(w) over draws from a Gaussian posterior q: does the family fit?
-
-    −∞ where q is the posterior. Below 0.7 importance sampling from q would work; above it q misses the posterior,
-    whatever the optimiser did.
-    Expect that of any mean-field posterior of a whole network.
-
-    Arguments:
-        fit: a fit with a Gaussian posterior, by `BayesByBackprop`, or by `SVI` with its own guide.
-        key: key of the draws.
-        num_draws: how many to take; fewer than some hundred say little of a tail.
-
-    Raises:
-        ValueError: the fit has no Gaussian posterior, or was pruned.
-
-    Source: Yao, Vehtari, Simpson & Gelman (2018), Yes, but Did It Work?: Evaluating Variational Inference, section 3.
-    """
-    if fit.location is None or fit.scale is None:
-        raise ValueError(f"{fit.method.name} leaves no density to draw from: k-hat judges a Gaussian posterior")
-    location, scale = dict(fit.location), dict(fit.scale)
-    if not all(bool((values > 0).all()) for values in scale.values()):
-        raise ValueError(
-            "the posterior holds weights that are known for certain, as a pruned one does: it has no density"
-        )
-
-    def log_ratio(key: jax.Array) -> jax.Array:
-        keys = dict(zip(location, jax.random.split(key, len(location)), strict=True))
-        noise = {site: jax.random.normal(keys[site], jnp.shape(mean)) for site, mean in location.items()}
-        draw = {site: location[site] + scale[site] * noise[site] for site in location}
-        log_q = sum(jnp.sum(-0.5 * noise[site] ** 2 - jnp.log(scale[site])) for site in location)
-        model = handlers.seed(fit.model, key)
-        return -potential_energy(model, (as_floats(fit.x), fit.y), {}, draw) - log_q
-
-    ratios = jax.jit(lambda keys: lax.map(log_ratio, keys))(jax.random.split(key, num_draws))
-    values = np.asarray(ratios, float)
-    if np.ptp(values) <= ROUNDING * max(1.0, float(np.abs(values).max())):
-        return -math.inf  # q is the posterior: the ratios have no tail
-    _, khat = array_stats.psislw(-values)
-    return float(khat)
 
 
 def _ess(values: np.ndarray) -> np.ndarray:

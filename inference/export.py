@@ -32,9 +32,11 @@ def to_datatree(fit: Fit, x: Any = None, y: Any = None) -> xr.DataTree:
 
     Groups: `posterior` (every site), `sample_stats` (NUTS), `posterior_predictive` (draws of y) and
     `log_likelihood` (chain, draw, row) at the rows given or else the training rows, `observed_data` (y there),
-    `optimisation` (the loss trace of an optimisation), `location` and `scale` (mean and standard deviation of a
-    Gaussian posterior by site, in the unconstrained space). The attributes hold the method, its
-    hyperparameters, timings and gradient counts; `draws_are_chains` says whether R-hat and ESS apply.
+    `optimisation` (the loss trace of an optimisation, and the final mean loss of each start with its standard
+    error), `variational` (the posterior's log density at each draw, in the unconstrained space), `location` and
+    `scale` (mean and standard deviation of a Gaussian posterior by site, in the unconstrained space). The attributes
+    hold the method, its hyperparameters, timings and gradient counts; `draws_are_chains` says whether R-hat and ESS
+    apply.
 
     A model that conditions on its training rows (a Gaussian process) gets predictive groups only for rows given:
     its predictions of the rows it has seen are no likelihoods. Predictive groups that would take more than 256 MiB
@@ -69,6 +71,11 @@ def to_datatree(fit: Fit, x: Any = None, y: Any = None) -> xr.DataTree:
     tree = az.from_dict(groups, attrs={"/": attributes}, dims={"y": ["row"]})
     if fit.losses is not None:
         tree["optimisation"] = xr.DataTree(xr.Dataset({"loss": ("step", np.asarray(fit.losses))}))
+        if fit.restarts is not None and fit.restart_errors is not None:
+            tree["optimisation"]["restart_loss"] = ("restart", np.asarray(fit.restarts))
+            tree["optimisation"]["restart_error"] = ("restart", np.asarray(fit.restart_errors))
+    if fit.log_q is not None:
+        tree["variational"] = xr.DataTree(xr.Dataset({"log_q": (("chain", "draw"), np.asarray(fit.log_q))}))
     for group in GAUSSIAN_GROUPS:
         moments = getattr(fit, group)
         if moments is not None:
@@ -89,7 +96,7 @@ def from_datatree(tree: xr.DataTree, model: Model, x: Any, y: Any, method: Metho
     x, y = check_data(x, y)
     posterior = tree["posterior"].dataset
     stats = tree["sample_stats"].dataset if "sample_stats" in tree.children else {}
-    losses = tree["optimisation"]["loss"].values if "optimisation" in tree.children else None
+    optimised = tree["optimisation"].dataset if "optimisation" in tree.children else {}
     return Fit(
         model=model,
         method=method,
@@ -101,7 +108,11 @@ def from_datatree(tree: xr.DataTree, model: Model, x: Any, y: Any, method: Metho
         location=_moments(tree, "location"),
         scale=_moments(tree, "scale"),
         chain_method=None if attributes["chain_method"] == "not applicable" else str(attributes["chain_method"]),
-        losses=losses,
+        losses=optimised["loss"].values if "loss" in optimised else None,
+        restarts=optimised["restart_loss"].values if "restart_loss" in optimised else None,
+        restart_errors=optimised["restart_error"].values if "restart_error" in optimised else None,
+        log_q=jnp.asarray(tree["variational"]["log_q"].values) if "variational" in tree.children else None,
+        gradient_snr=None if np.isnan(attributes["gradient_snr"]) else float(attributes["gradient_snr"]),
         finished=None if attributes["finished"] == "not applicable" else attributes["finished"] == "yes",
         ended_in_warmup=None if (ended := attributes["ended_in_warmup"]) == "not applicable" else int(ended),
         failure=str(attributes["failure"]),
@@ -181,6 +192,7 @@ def _attributes(fit: Fit) -> dict[str, Any]:
         "draws_are_chains": "yes" if fit.stats else "no: R-hat and ESS are not applicable to independent draws",
         "finished": "not applicable" if fit.finished is None else "yes" if fit.finished else "no",
         "ended_in_warmup": "not applicable" if fit.ended_in_warmup is None else fit.ended_in_warmup,
+        "gradient_snr": np.nan if fit.gradient_snr is None else fit.gradient_snr,
         "failure": fit.failure,
         "num_gradients": fit.num_gradients,
         "rows_per_gradient": fit.rows_per_gradient,

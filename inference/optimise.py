@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from .base import Fit, Method, as_floats
+from .base import Fit, Method, Model, as_floats, minibatches
 from .progress import Progress
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Schedule",
     "Start",
     "Training",
+    "check_memory",
     "check_variational",
     "plateaued",
 ]
@@ -67,6 +69,35 @@ DECAY_WINDOWS = 2
 
 SCHEDULES = ("plateau", "cosine")
 
+NUM_PROBES = 64
+"""Gradients from which `Optimised.gradient_snr` is estimated, at the final parameters."""
+
+MOST_BYTES = 4 * 2**30
+"""Memory that a posterior may take while it is fitted."""
+
+TIMED_SECONDS = 0.1
+"""What the timing of a step takes at least, so that the clock and the call do not decide it."""
+
+
+class Plan(NamedTuple):
+    """When the learning rate falls: linearly from `decay_start` on, or (a cosine) over all steps.
+
+    Attributes:
+        decay_start: first step of the linear fall.
+        per_decay: 1 / steps of the linear fall. Reciprocals, as XLA makes of a division by a constant: the same bits.
+        per_step: 1 / steps of the whole budget.
+    """
+
+    decay_start: Any
+    per_decay: Any
+    per_step: Any
+
+    @classmethod
+    def of(cls, num_steps: int, decay: int, decay_start: int) -> Plan:
+        """Return the plan of this many steps, of which the fall takes `decay`."""
+        one = jnp.ones((), jnp.result_type(float))
+        return cls(jnp.asarray(decay_start), one / decay, one / num_steps)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
@@ -82,6 +113,14 @@ class Training:
         optimizer: called with a learning rate, it makes an optax optimiser whose steps are proportional to that
             rate: `optax.adam`, `functools.partial(optax.sgd, momentum=0.9)`, a function of one's own.
         clip_norm: gradients of a larger norm are scaled down to it, in nats of the whole data set; None clips none.
+        num_restarts: independent starts, each with its own minibatches and noise, through the same compiled program;
+            the one of the lowest final mean loss is kept, and whether they agree is part of the verdict
+            (`hmcvi.inference.completion`). Gradients and seconds of all are counted.
+        max_passes: allowance of passes over the training data, gradients × rows each reads / rows; None sets none.
+            The plateau rule and the final decay are planned within the steps that it affords.
+        max_seconds: the same in seconds of the compiled loop. A step is timed on a few that are thrown away, which
+            count neither as gradients nor as seconds.
+            Restarts share an allowance; a method to start from is given half of it at most, and what it spends counts.
         start: where the means start. None takes one draw from the prior; `FanIn()` a network's usual initialisation,
             for priors whose draws are no network to start from, such as a scale mixture's; a method, such as
             `MAP(num_steps=5000)`, is fitted first, and its steps are counted; a `Fit` of the model lends its means.
@@ -97,6 +136,9 @@ class Training:
     optimizer: Callable[[float], optax.GradientTransformation] = optax.adam
     clip_norm: float | None = None
     start: Start = None
+    num_restarts: int = 1
+    max_passes: float | None = None
+    max_seconds: float | None = None
 
     def __post_init__(self) -> None:
         what, rate = type(self).__name__, self.learning_rate
@@ -117,6 +159,14 @@ class Training:
             )
         if self.clip_norm is not None and not (np.isfinite(self.clip_norm) and self.clip_norm > 0):
             raise ValueError(f"{what} got clip_norm={self.clip_norm}: give a number above 0, or None")
+        if not is_count(self.num_restarts):
+            raise ValueError(f"{what} got num_restarts={self.num_restarts}: give a whole number of at least 1")
+        for name in ("max_passes", "max_seconds"):
+            value = getattr(self, name)
+            if value is not None and not (np.isfinite(value) and value > 0):
+                raise ValueError(f"{what} got {name}={value}: give a number above 0, or None")
+        if self.num_restarts > 1 and isinstance(self.start, Fit):
+            raise ValueError(f"{what} got one Fit to start every restart from: they would all agree; give MAP(...)")
         leaves_means = isinstance(self.start, Training) and self.start.LEAVES_MEANS
         if not (self.start is None or isinstance(self.start, FanIn | Fit) or leaves_means):
             raise ValueError(
@@ -128,6 +178,10 @@ class Training:
         """What the loss trace holds."""
         return "negative ELBO"
 
+    def check_model(self, model: Model, x: jax.Array, y: jax.Array) -> None:
+        """Raise ValueError where this model cannot be fitted: nothing is computed."""
+        minibatches(model, x, y, self.batch_size)
+
     def transformation(self) -> optax.GradientTransformation:
         """Return the optimiser at a learning rate of 1, behind the clipping."""
         optimizer = self.optimizer(1.0)
@@ -135,13 +189,13 @@ class Training:
             optimizer if self.clip_norm is None else optax.chain(optax.clip_by_global_norm(self.clip_norm), optimizer)
         )
 
-    def rate(self, step: jax.Array, decay_start: jax.Array, decay: int) -> jax.Array:
-        """Return the learning rate at a step, for a rate that falls over `decay` steps from `decay_start` on."""
+    def rate(self, step: jax.Array, plan: Plan) -> jax.Array:
+        """Return the learning rate at a step, which "plateau" and "cosine" lower as planned."""
         if callable(self.learning_rate):
             return self.learning_rate(step)
         if self.schedule == "cosine":
-            return self.learning_rate * (1 + jnp.cos(jnp.pi * step / self.num_steps)) / 2
-        return self.learning_rate * jnp.clip(1 - (step - decay_start) / decay, 0, 1)
+            return self.learning_rate * (1 + jnp.cos(jnp.pi * step * plan.per_step)) / 2
+        return self.learning_rate * jnp.clip(1 - (step - plan.decay_start) * plan.per_decay, 0, 1)
 
     @property
     def stops_early(self) -> bool:
@@ -164,6 +218,24 @@ def check_variational(method: Any) -> None:
         raise ValueError(f"{what} got init_scale={method.init_scale}: give a number above 0")
 
 
+def check_memory(name: str, sites: Mapping[str, Any], numbers: Callable[[int], int], advice: str) -> None:
+    """Raise ValueError where a method would hold more numbers than there is room for.
+
+    Arguments:
+        name: the method's name.
+        sites: the model's latent sites.
+        numbers: (entries of all sites) -> numbers held at once, of 4 bytes.
+        advice: what to do instead.
+    """
+    entries = sum(math.prod(site.shape) for site in sites.values())
+    needed = 4 * numbers(entries)
+    if needed > MOST_BYTES:
+        raise ValueError(
+            f"{name} over {entries:,} weights would take some {needed / 2**30:,.1f} GiB and at most "
+            f"{MOST_BYTES / 2**30:g} GiB are allowed: {advice}"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Optimised:
     """The end of an optimisation.
@@ -175,6 +247,10 @@ class Optimised:
             once its learning rate is next to 0.
         failure: what went wrong, in a sentence; "" where nothing did.
         run_seconds: time in the compiled loop.
+        mean_loss: mean loss of the last window of the plateau rule; infinite where the fit failed.
+        mean_loss_error: its standard error.
+        gradient_snr: length of the mean gradient over the standard deviation of one step's, at the end; see
+            `signal_to_noise`. None where the gradient has no noise, or the fit failed.
     """
 
     params: Any
@@ -182,6 +258,33 @@ class Optimised:
     finished: bool | None
     failure: str
     run_seconds: float
+    mean_loss: float = np.inf
+    mean_loss_error: float = np.nan
+    gradient_snr: float | None = None
+
+
+def signal_to_noise(mean_square: float, square_of_mean: float, number: int) -> float:
+    """Return ‖μ‖ / √tr Σ of gradients of mean μ and covariance Σ, estimated from a number K of independent ones.
+
+    Of the mean ḡ of K gradients, E ‖ḡ‖² = ‖μ‖² + tr Σ / K, and V = (Σₖ ‖gₖ‖² − K ‖ḡ‖²) / (K − 1) has mean tr Σ. So
+    T = K ‖ḡ‖² / V is about 1 where there is no signal (the F ratio of Hotelling's test, with the trace in the place
+    of the whole covariance), and √(max(T − 1, 0) / K) estimates the signal-to-noise ratio of a single step.
+
+    Arguments:
+        mean_square: mean of ‖gₖ‖².
+        square_of_mean: ‖ḡ‖².
+        number: K, at least 2.
+
+    Example:
+        >>> signal_to_noise(mean_square=2.0, square_of_mean=2.0 / 64, number=64)
+        0.0
+        >>> round(signal_to_noise(mean_square=2.0, square_of_mean=1.0, number=64), 2)
+        0.99
+    """
+    # single precision: of a signal that drowns all noise, no more than a ratio of 1000 is known
+    variance = max(mean_square - square_of_mean, 1e-6 * mean_square) * number / (number - 1)
+    ratio = number * square_of_mean / variance if variance > 0 else 0.0
+    return float(np.sqrt(max(ratio - 1, 0) / number))
 
 
 def plateaued(losses: np.ndarray, window: int) -> bool:
@@ -216,20 +319,22 @@ class Descent:
     ):
         self._training = training
         self._data = x, y
-        self._window = window = -(-training.num_steps // NUM_WINDOWS)
-        self._decay = decay = min(DECAY_WINDOWS * window, training.num_steps)
         self._optimizer = optimizer = training.transformation()
         steps_per_epoch = max(len(x) // batch_size, 1)
+        buffer = -(-training.num_steps // NUM_WINDOWS)
 
-        def chunk(
-            state: Any, keys: Any, start: jax.Array, length: jax.Array, decay_start: jax.Array, x: Any, y: Any
-        ) -> Any:
+        def gradient_and_loss(params: Any, key: jax.Array, batch: Any, x: Any, y: Any, in_epoch: jax.Array) -> Any:
+            x_batch, y_batch = (x, y) if batch is None else (x[batch], y[batch])
+            return jax.grad(objective, has_aux=True)(params, key, as_floats(x_batch), y_batch, in_epoch)
+
+        def chunk(state: Any, keys: Any, start: jax.Array, length: jax.Array, plan: Plan, x: Any, y: Any) -> Any:
             key_order, key_noise = keys
 
             def one_step(carry: Any) -> Any:
                 i, _, params, moments, order, losses = carry
                 step = start + i
                 in_epoch = step % steps_per_epoch
+                batch = None
                 if batch_size < len(x):
                     order = lax.cond(
                         in_epoch == 0,
@@ -237,48 +342,78 @@ class Descent:
                         lambda: order,
                     )
                     batch = lax.dynamic_slice(order, (in_epoch * batch_size,), (batch_size,))
-                    x_batch, y_batch = x[batch], y[batch]
-                else:
-                    x_batch, y_batch = x, y
                 key_step = jax.random.fold_in(key_noise, step)
-                gradient, loss = jax.grad(objective, has_aux=True)(
-                    params, key_step, as_floats(x_batch), y_batch, in_epoch
-                )
+                gradient, loss = gradient_and_loss(params, key_step, batch, x, y, in_epoch)
                 updates, moments = optimizer.update(gradient, moments, params)
-                rate = training.rate(step, decay_start, decay)
+                rate = training.rate(step, plan)
                 params = jax.tree.map(lambda p, u: (p + rate * u).astype(p.dtype), params, updates)
                 return i + 1, jnp.isfinite(loss), params, moments, order, losses.at[i].set(loss)
 
             def goes_on(carry: Any) -> jax.Array:
                 return (carry[0] < length) & carry[1]
 
-            losses = jnp.zeros(window, as_floats(x[:1]).dtype)
+            losses = jnp.zeros(buffer, as_floats(x[:1]).dtype)
             begin = (jnp.asarray(0), jnp.asarray(True), *state, losses)
             _, _, *state, losses = lax.while_loop(goes_on, one_step, begin)
             return tuple(state), losses
 
-        zero = jnp.asarray(0)
-        keys = jax.random.split(jax.random.key(0))
-        arguments = (self._state(params), (keys[0], keys[1]), zero, zero, zero, x, y)
-        self._compiled = jax.jit(chunk, donate_argnums=0).lower(*arguments).compile()
+        def probe(params: Any, keys: Any, start: jax.Array, x: Any, y: Any) -> Any:
+            key_order, key_noise = keys
 
-    def run(self, key: jax.Array, params: Any, progress: Progress) -> Optimised:
+            def one(total: Any, step: jax.Array) -> Any:
+                batch = None
+                if batch_size < len(x):  # minibatches of one epoch would not be independent
+                    batch = jax.random.permutation(jax.random.fold_in(key_order, step), len(x))[:batch_size]
+                key_step = jax.random.fold_in(key_noise, step)
+                gradient, loss = gradient_and_loss(params, key_step, batch, x, y, step % steps_per_epoch)
+                return jax.tree.map(jnp.add, total, gradient), (_square(gradient), loss)
+
+            zeros = jax.tree.map(jnp.zeros_like, params)
+            total, (squares, losses) = lax.scan(one, zeros, start + jnp.arange(NUM_PROBES))
+            return _square(total) / NUM_PROBES**2, squares.mean(), losses
+
+        keys = jax.random.split(jax.random.key(0))
+        zero = jnp.asarray(0)
+        arguments = (self._state(params), (keys[0], keys[1]), zero, zero, Plan.of(1, 1, 0), x, y)
+        self._compiled = jax.jit(chunk, donate_argnums=0).lower(*arguments).compile()
+        self._probe = jax.jit(probe)
+
+    def seconds_per_step(self, key: jax.Array, params: Any) -> float:
+        """Return how long a step takes, from steps whose results are thrown away.
+
+        Arguments:
+            key: random key.
+            params: where to start; they stay the caller's.
+        """
+        num_steps, length = self._training.num_steps, 1
+        longest = -(-num_steps // NUM_WINDOWS)
+        while True:
+            state = jax.tree.map(jnp.copy, self._state(params))
+            started = time.perf_counter()
+            plan = Plan.of(num_steps, 1, num_steps)
+            jax.block_until_ready(self._advance(state, tuple(jax.random.split(key)), 0, length, plan))
+            seconds = time.perf_counter() - started
+            if seconds >= TIMED_SECONDS or length >= longest:
+                return seconds / length
+            length = min(2 * length, longest)
+
+    def run(self, key: jax.Array, params: Any, progress: Progress, num_steps: int | None = None) -> Optimised:
         """Minimise from these parameters.
 
         Arguments:
             key: random key of the minibatches and of the objective's noise.
             params: where to start; they stay the caller's.
             progress: told after every chunk.
+            num_steps: budget of steps, at most that of the hyperparameters, which None takes.
         """
-        key_order, key_noise = jax.random.split(key)
-        training, window, decay = self._training, self._window, self._decay
-        end = training.num_steps
-        decay_start = end - decay
+        order, noise = jax.random.split(key)
+        keys, training = (order, noise), self._training
+        num_steps = training.num_steps if num_steps is None else num_steps
+        window = -(-num_steps // NUM_WINDOWS)
+        decay = min(DECAY_WINDOWS * window, num_steps)
+        end, decay_start = num_steps, num_steps - decay
+        plan = Plan.of(num_steps, decay, decay_start)
         state = jax.tree.map(jnp.copy, self._state(params))  # what is donated is gone
-
-        def advance(state: Any, done: int, length: int) -> Any:
-            steps = (jnp.asarray(done), jnp.asarray(length), jnp.asarray(decay_start))
-            return self._compiled(state, (key_order, key_noise), *steps, *self._data)
 
         started = time.perf_counter()
         losses = np.zeros(0)
@@ -287,15 +422,19 @@ class Descent:
         while len(losses) < end:
             done, length = len(losses), min(window, end - len(losses))
             chunks = [*chunks[-1:], (done, jax.tree.map(jnp.copy, state))]
-            state, new = advance(state, done, length)
+            state, new = self._advance(state, keys, done, length, plan)
             losses = np.concatenate([losses, np.asarray(new, np.float64)[:length]])
             bad = np.flatnonzero(~np.isfinite(losses[done:]))
             if len(bad) or not _finite(state[0]):
                 step = done + int(bad[0]) if len(bad) else len(losses)
                 what = f"the loss became {losses[step]}" if len(bad) else "the parameters were no longer finite"
                 advice = "lower the learning rate" if step else "look at the data, the prior and the start"
-                failure = f"{what} at step {step} of {training.num_steps}: {advice}"
-                params = _last_finite(advance, chunks, step - 1)
+                failure = f"{what} at step {step} of {num_steps}: {advice}"
+
+                def repeat(state: Any, done: int, length: int, plan: Plan = plan) -> Any:
+                    return self._advance(state, keys, done, length, plan)
+
+                params = _last_finite(repeat, chunks, step - 1)
                 return Optimised(params, losses[:step], finished, failure, time.perf_counter() - started)
             progress.update(len(losses), end, f"loss {losses[-window:].mean():.4g}")
             if (
@@ -305,8 +444,35 @@ class Descent:
                 and plateaued(losses, max(window, LEAST_WINDOW))
             ):
                 finished, decay_start = True, len(losses)
-                end = min(decay_start + decay, training.num_steps)
-        return Optimised(state[0], losses, finished, "", time.perf_counter() - started)
+                plan = Plan.of(num_steps, decay, decay_start)
+                end = min(decay_start + decay, num_steps)
+        seconds = time.perf_counter() - started
+        last = losses[-window:]
+        return Optimised(
+            params=state[0],
+            losses=losses,
+            finished=finished,
+            failure="",
+            run_seconds=seconds,
+            mean_loss=float(last.mean()),
+            mean_loss_error=float(last.std(ddof=1) / np.sqrt(len(last))) if len(last) > 1 else np.nan,
+            gradient_snr=self._gradient_snr(state[0], keys, len(losses)),
+        )
+
+    def _gradient_snr(self, params: Any, keys: Any, done: int) -> float | None:
+        """Return the gradient's signal-to-noise ratio at the end; None where it has no noise.
+
+        A fit of fewer steps than that takes is not asked: its probing would cost more than itself.
+        """
+        if done < NUM_PROBES:
+            return None
+        square_of_mean, mean_square, losses = self._probe(params, keys, jnp.asarray(done), *self._data)
+        if not np.isfinite(losses).all() or np.ptp(losses) == 0:
+            return None
+        return signal_to_noise(float(mean_square), float(square_of_mean), NUM_PROBES)
+
+    def _advance(self, state: Any, keys: Any, done: int, length: int, plan: Plan) -> Any:
+        return self._compiled(state, keys, jnp.asarray(done), jnp.asarray(length), plan, *self._data)
 
     def _state(self, params: Any) -> Any:
         return params, self._optimizer.init(params), jnp.arange(len(self._data[0]))
@@ -338,3 +504,8 @@ def _last_finite(advance: Callable[..., Any], chunks: list[tuple[int, Any]], las
 def _finite(params: Any) -> bool:
     """Return whether every parameter is finite; a sum tells, where a maximum may drop NaN."""
     return all(bool(jnp.isfinite(leaf.sum())) for leaf in jax.tree.leaves(params))
+
+
+def _square(tree: Any) -> jax.Array:
+    """Return the squared length of all leaves together."""
+    return jnp.asarray(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree)))

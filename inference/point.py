@@ -12,10 +12,11 @@ from numpyro import handlers
 from numpyro.distributions import biject_to
 from numpyro.infer.util import log_density
 
-from .base import Fit, Model, latent_sites, minibatches
-from .optimise import Descent, Training
+from .base import Fit, Model, latent_sites
+from .descend import Problem, best_of, descend, restart_keys
+from .optimise import Training
 from .progress import Progress
-from .start import starting_point
+from .start import Beginning
 
 __all__ = ["MAP", "Ensemble"]
 
@@ -29,7 +30,8 @@ class MAP(Training):
     no such maximum (the density grows without bound as a scale and its weights shrink together).
 
     Arguments:
-        others: those of `Training`: num_steps, batch_size, learning_rate, schedule, optimizer, clip_norm, start.
+        others: those of `Training`: num_steps, batch_size, learning_rate, schedule, optimizer, clip_norm, start,
+            num_restarts, max_passes, max_seconds.
     """
 
     @property
@@ -44,7 +46,7 @@ class MAP(Training):
 
     def fit(self, key: jax.Array, model: Model, x: jax.Array, y: jax.Array, progress: Progress) -> Fit:
         """Climb to the maximum; see `hmcvi.inference.fit`."""
-        return _fit_points(self, key, [key], model, x, y, progress)
+        return _fit_points(self, key, restart_keys(key, self.num_restarts), model, x, y, progress)
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class Ensemble(Training):
 
     Arguments:
         size: members.
-        others: those of `Training`, for every member.
+        others: those of `Training`, for every member, which share an allowance; the gradient's signal is the
+            largest of a member's.
 
     Source: Lakshminarayanan, Pritzel & Blundell (2017), Simple and Scalable Predictive Uncertainty Estimation using
     Deep Ensembles; without its adversarial training.
@@ -67,6 +70,8 @@ class Ensemble(Training):
         super().__post_init__()
         if self.size < 2:
             raise ValueError(f"Ensemble got size={self.size}: give at least 2, or use MAP()")
+        if self.num_restarts != 1:
+            raise ValueError(f"Ensemble got num_restarts={self.num_restarts}: its members are starts: raise size")
         if isinstance(self.start, Fit):
             raise ValueError("Ensemble got one Fit to start every member from: they would all end alike; give MAP(...)")
 
@@ -88,34 +93,41 @@ class Ensemble(Training):
 def _fit_points(
     method: MAP | Ensemble,
     key: jax.Array,
-    member_keys: list[jax.Array],
+    keys: list[jax.Array],
     model: Model,
     x: jax.Array,
     y: jax.Array,
     progress: Progress,
 ) -> Fit:
-    """Fit a point from each member's key; the points are the draws of one chain."""
+    """Fit a point from each key: an ensemble's are the draws of one chain, of a MAP's restarts the best is."""
     sites, _ = latent_sites(model, x, y)
     transforms = {name: biject_to(site.support) for name, site in sites.items()}
-    batch_model, _ = minibatches(model, x, y, method.batch_size)
 
-    def objective(params: Any, key: jax.Array, x: jax.Array, y: jax.Array, in_epoch: jax.Array) -> Any:
-        values = {name: transforms[name](value) for name, value in params.items()}
-        loss = -log_density(handlers.seed(batch_model, key), (x, y), {}, values)[0]
-        return loss, loss
+    def set_up(begin: Beginning, key: jax.Array) -> Problem:
+        def objective(params: Any, key: jax.Array, x: jax.Array, y: jax.Array, in_epoch: jax.Array) -> Any:
+            values = {name: transforms[name](value) for name, value in params.items()}
+            loss = -log_density(handlers.seed(begin.model, key), (x, y), {}, values)[0]
+            return loss, loss
 
-    descent: Descent | None = None
-    results, costs = [], []
-    for member_key in member_keys:
-        key_init, key_steps, *_ = jax.random.split(member_key, 4)  # as Bayes-by-Backprop does: the same start
-        begin = starting_point(key_init, method, model, x, y, progress)
-        if descent is None:
-            descent = Descent(objective, begin.values, x, y, batch_size=begin.batch_size, training=method)
-        results.append(descent.run(key_steps, begin.values, progress))
-        costs.append(begin.cost(results[-1], 1))
-        if results[-1].failure:
-            break
-    points = [{name: transforms[name](result.params[name]) for name in sites} for result in results]
+        return Problem(objective, begin.values)
+
+    # the same keys as Bayes-by-Backprop's: the same start and minibatches
+    is_one = isinstance(method, MAP)
+    runs = descend(keys, method, model, x, y, progress, set_up, ends_at_failure=not is_one)
+    best, outcome = best_of(runs)
+    if not is_one:
+        results = [run.result for run in runs]
+        outcome |= {
+            "losses": _mean_losses([result.losses for result in results]),
+            "finished": all(result.finished for result in results) if method.stops_early else None,
+            "failure": results[-1].failure,
+            "gradient_snr": _largest([result.gradient_snr for result in results]),
+            "restarts": None,  # members are meant to differ
+            "restart_errors": None,
+        }
+    points = [
+        {name: transforms[name](run.result.params[name]) for name in sites} for run in ([best] if is_one else runs)
+    ]
     return Fit(
         model=model,
         method=method,
@@ -123,14 +135,14 @@ def _fit_points(
         y=y,
         key=key,
         draws={name: jnp.stack([point[name] for point in points])[None] for name in sites},
-        location=dict(results[0].params) if len(member_keys) == 1 else None,
-        losses=_mean_losses([result.losses for result in results]),
-        finished=all(result.finished for result in results) if method.stops_early else None,
-        failure=results[-1].failure,
-        num_gradients=sum(cost["num_gradients"] for cost in costs),
-        rows_per_gradient=costs[0]["rows_per_gradient"],
-        run_seconds=sum(cost["run_seconds"] for cost in costs),
+        location=dict(best.result.params) if is_one else None,
+        **outcome,
     )
+
+
+def _largest(ratios: list[float | None]) -> float | None:
+    """Return the largest of what is known."""
+    return max((ratio for ratio in ratios if ratio is not None), default=None)
 
 
 def _mean_losses(losses: list[np.ndarray]) -> np.ndarray:

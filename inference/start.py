@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -41,11 +42,15 @@ class Beginning:
 
         Its gradients are counted in those of this method's minibatches, so that `Fit.num_passes` stays right.
         """
-        gradients, seconds = len(result.losses) * gradients_per_step, result.run_seconds
-        if self.made is not None:
-            gradients += round(self.made.num_gradients * self.made.rows_per_gradient / self.batch_size)
-            seconds += self.made.run_seconds
+        gradients = self.gradients_made() + len(result.losses) * gradients_per_step
+        seconds = result.run_seconds + (0.0 if self.made is None else self.made.run_seconds)
         return {"num_gradients": gradients, "rows_per_gradient": self.batch_size, "run_seconds": seconds}
+
+    def gradients_made(self) -> int:
+        """Return the gradients of the fit made for the start, counted in those of this method's minibatches."""
+        if self.made is None:
+            return 0
+        return round(self.made.num_gradients * self.made.rows_per_gradient / self.batch_size)
 
 
 def starting_point(
@@ -77,12 +82,22 @@ def starting_point(
         values = _as_networks_start(key, values, layers, start.gain)
     elif start is not None:
         if not isinstance(start, Fit):
-            start = made = start.fit(key, model, x, y, progress)
+            start = made = _within_half(start, training).fit(key, model, x, y, progress)
             if made.failure:
                 kept = made if made.losses is not None and len(made.losses) else None
                 raise FitError(f"the fit to start from: {made.failure}", kept)
         values = _means(start, values)
     return Beginning(batch_model, batch_size, values, made)
+
+
+def _within_half(start: Any, training: Training) -> Any:
+    """Return the method to start from with an allowance of half the training's at most."""
+    halves = {}
+    for name in ("max_passes", "max_seconds"):
+        whole, own = getattr(training, name), getattr(start, name)
+        if whole is not None:
+            halves[name] = whole / 2 if own is None else min(own, whole / 2)
+    return dataclasses.replace(start, **halves) if halves else start
 
 
 def _means(start: Fit, values: Mapping[str, jax.Array]) -> dict[str, jax.Array]:

@@ -2,24 +2,47 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpyro
+from numpyro import handlers
 from numpyro.distributions import biject_to
 from numpyro.infer import SVI as NumPyroSVI
 from numpyro.infer import Trace_ELBO, TraceMeanField_ELBO, init_to_value
-from numpyro.infer.autoguide import AutoGuide, AutoNormal
+from numpyro.infer.autoguide import (
+    AutoContinuous,
+    AutoGuide,
+    AutoLowRankMultivariateNormal,
+    AutoMultivariateNormal,
+    AutoNormal,
+)
 
 from .base import Fit, Model, as_floats, latent_sites
-from .optimise import Descent, Training, check_variational
+from .density import normal_log_density, unconstrain
+from .descend import Problem, best_of, descend, restart_keys
+from .flow import AutoFlow
+from .optimise import Training, check_memory, check_variational
 from .progress import Progress
-from .start import starting_point
+from .start import Beginning
 
 __all__ = ["SVI"]
+
+NAMES = {
+    AutoNormal: "svi",
+    AutoMultivariateNormal: "svi-full",
+    AutoLowRankMultivariateNormal: "svi-lowrank",
+    AutoFlow: "svi-flow",
+}
+"""Short names of guides; any other is called by its class."""
+
+COPIES = 12
+"""Parameters, gradient, Adam's two moments and its update, and what failed steps are repeated from: as many numbers."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +54,14 @@ class SVI(Training):
 
     Arguments:
         num_draws: draws taken from the fitted guide.
-        init_scale: standard deviations at the start, in the unconstrained space.
+        init_scale: standard deviations at the start, in the unconstrained space, for guides that take them.
         num_particles: draws averaged in one ELBO estimate.
-        guide: a NumPyro autoguide class, called as `guide(model, init_loc_fn=...)`.
-        others: those of `Training`: num_steps, batch_size, learning_rate, schedule, optimizer, clip_norm, start.
+        guide: a NumPyro autoguide class, called as `guide(model, init_loc_fn=...)`; functools.partial sets its
+            options. AutoNormal is mean-field; AutoMultivariateNormal has a full covariance (memory: the square of
+            the number of weights), AutoLowRankMultivariateNormal one of rank √n and a diagonal; `AutoFlow` of
+            `hmcvi.inference.flow` bends a Normal.
+        others: those of `Training`: num_steps, batch_size, learning_rate, schedule, optimizer, clip_norm, start,
+            num_restarts, max_passes, max_seconds.
 
     Source: Ranganath et al. (2014), Kucukelbir et al. (2017); AutoNormal is mean-field in the unconstrained space.
     """
@@ -50,45 +77,93 @@ class SVI(Training):
 
     @property
     def name(self) -> str:
-        """Short name for tables and figures."""
-        return "svi"
+        """Short name for tables and figures; the default guide goes unnamed."""
+        guide = _unwrapped(self.guide)[0]
+        return NAMES.get(guide) or f"svi-{getattr(guide, '__name__', 'guide').removeprefix('Auto').lower()}"
+
+    def check_model(self, model: Model, x: jax.Array, y: jax.Array) -> None:
+        """Raise ValueError where this model cannot be fitted: nothing is computed."""
+        super().check_model(model, x, y)
+        sites, _ = latent_sites(model, x, y)
+        advice = "take svi-lowrank or svi (guide=AutoLowRankMultivariateNormal or AutoNormal), or a smaller model"
+        check_memory(self.name, sites, lambda n: COPIES * _guide_numbers(self.guide, n), advice)
 
     def fit(self, key: jax.Array, model: Model, x: jax.Array, y: jax.Array, progress: Progress) -> Fit:
         """Fit the guide and draw from it; see `hmcvi.inference.fit`."""
+        self.check_model(model, x, y)
         sites, _ = latent_sites(model, x, y)
-        key_init, key_steps, key_draws, key_guide = jax.random.split(key, 4)
-        begin = starting_point(key_init, self, model, x, y, progress)
-        x_batch, y_batch = as_floats(x[: begin.batch_size]), y[: begin.batch_size]
-        start = {name: biject_to(sites[name].support)(value) for name, value in begin.values.items()}
         elbo_class = TraceMeanField_ELBO if self.guide is AutoNormal else Trace_ELBO
-        options: dict[str, Any] = {"init_loc_fn": init_to_value(values=start)}
-        if "init_scale" in inspect.signature(self.guide).parameters:
-            options["init_scale"] = self.init_scale
-        guide = self.guide(begin.model, **options)
         elbo = elbo_class(num_particles=self.num_particles)
-        svi = NumPyroSVI(begin.model, guide, numpyro.optim.Adam(1.0), elbo)  # its optimiser is not used
-        params = svi.optim.get_params(svi.init(key_guide, x_batch, y_batch).optim_state)
 
-        def objective(params: Any, key: jax.Array, x: jax.Array, y: jax.Array, in_epoch: jax.Array) -> Any:
-            loss = elbo.loss(key, svi.constrain_fn(params), begin.model, guide, x, y)
-            return loss, loss
+        def set_up(begin: Beginning, key: jax.Array) -> Problem:
+            x_batch, y_batch = as_floats(x[: begin.batch_size]), y[: begin.batch_size]
+            start = {name: biject_to(sites[name].support)(value) for name, value in begin.values.items()}
+            options: dict[str, Any] = {"init_loc_fn": init_to_value(values=start)}
+            if "init_scale" in inspect.signature(self.guide).parameters:
+                options["init_scale"] = self.init_scale
+            guide = self.guide(begin.model, **options)
+            svi = NumPyroSVI(begin.model, guide, numpyro.optim.Adam(1.0), elbo)  # its optimiser is not used
+            params = svi.optim.get_params(svi.init(key, x_batch, y_batch).optim_state)
 
-        descent = Descent(objective, params, x, y, batch_size=begin.batch_size, training=self)
-        result = descent.run(key_steps, params, progress)
-        fitted = svi.constrain_fn(result.params)
-        draws = guide.sample_posterior(key_draws, fitted, sample_shape=(self.num_draws,))
-        is_mean_field = self.guide is AutoNormal
+            def objective(params: Any, key: jax.Array, x: jax.Array, y: jax.Array, in_epoch: jax.Array) -> Any:
+                loss = elbo.loss(key, svi.constrain_fn(params), begin.model, guide, x, y)
+                return loss, loss
+
+            return Problem(objective, params, svi)
+
+        keys = restart_keys(key, self.num_restarts)
+        runs = descend(keys, self, model, x, y, progress, set_up, gradients_per_step=self.num_particles)
+        best, outcome = best_of(runs)
+        svi = best.problem.made
+        fitted, guide = svi.constrain_fn(best.result.params), svi.guide
+        drawn = guide.sample_posterior(best.key_draws, fitted, sample_shape=(self.num_draws,))
+        draws = {name: drawn[name] for name in sites}
+        location = scale = log_q = None
+        if self.guide is AutoNormal:
+            location = {name: fitted[f"{name}_auto_loc"] for name in sites}
+            scale = {name: fitted[f"{name}_auto_scale"] for name in sites}
+            log_q = normal_log_density(unconstrain(model, x, y, draws), location, scale)
+        elif type(guide).sample_posterior is AutoContinuous.sample_posterior:
+            log_q = _log_density(guide, best.key_draws, fitted, self.num_draws)
         return Fit(
             model=model,
             method=self,
             x=x,
             y=y,
             key=key,
-            draws={name: draws[name][None] for name in sites},
-            location={name: fitted[f"{name}_auto_loc"] for name in sites} if is_mean_field else None,
-            scale={name: fitted[f"{name}_auto_scale"] for name in sites} if is_mean_field else None,
-            losses=result.losses,
-            finished=result.finished,
-            failure=result.failure,
-            **begin.cost(result, self.num_particles),
+            draws={name: values[None] for name, values in draws.items()},
+            location=location,
+            scale=scale,
+            log_q=None if log_q is None else log_q[None],
+            **outcome,
         )
+
+
+def _log_density(guide: AutoContinuous, key: jax.Array, fitted: Mapping[str, Any], num_draws: int) -> jax.Array:
+    """Return log q of the draws that `guide.sample_posterior` takes with this key (draw,), unconstrained.
+
+    Drawn anew, since a flow knows the density of what it has just drawn: its inverse would take a pass for each entry.
+    """
+    seeded = handlers.seed(handlers.substitute(guide._sample_latent, fitted), key)
+    trace = handlers.trace(seeded).get_trace(sample_shape=(num_draws,))
+    (site,) = [site for site in trace.values() if site["type"] == "sample"]
+    known = (site["intermediates"],) if site["intermediates"] else ()
+    return site["fn"].log_prob(site["value"], *known)
+
+
+def _guide_numbers(guide: Callable[..., AutoGuide], n: int) -> int:
+    """Return about how many numbers a guide over n entries learns."""
+    made, options = _unwrapped(guide)
+    if made is AutoMultivariateNormal:
+        return n * n
+    if made is AutoLowRankMultivariateNormal:
+        return n * (options.get("rank") or round(n**0.5))
+    if made is AutoFlow:
+        widths = (n, *options.get("hidden_dims", (64, 64)), 2 * n)
+        return options.get("num_flows", 2) * sum(a * b for a, b in itertools.pairwise(widths))
+    return 2 * n
+
+
+def _unwrapped(guide: Callable[..., AutoGuide]) -> tuple[Any, dict[str, Any]]:
+    """Return the class of a guide and the options that functools.partial gave it."""
+    return (guide.func, guide.keywords) if isinstance(guide, functools.partial) else (guide, {})

@@ -83,7 +83,9 @@ def prune(fit: Fit, fraction: float, *, sites: Sequence[str] | None = None) -> F
     def without(values: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         return {site: jnp.where(kept[site], v, 0) if site in kept else v for site, v in values.items()}
 
-    return dataclasses.replace(fit, draws=without(fit.draws), location=without(location), scale=without(scale))
+    return dataclasses.replace(
+        fit, draws=without(fit.draws), location=without(location), scale=without(scale), log_q=None
+    )
 
 
 def _gaussian(fit: Fit) -> tuple[Mapping[str, jax.Array], Mapping[str, jax.Array]]:

@@ -17,7 +17,9 @@ import pytest
 from matplotlib import pyplot as plt
 from numpyro import handlers
 from numpyro.distributions import biject_to
+from numpyro.infer.autoguide import AutoLowRankMultivariateNormal, AutoMultivariateNormal
 from numpyro.infer.util import potential_energy
+from scipy import stats
 
 from hmcvi.inference import (
     HMC,
@@ -25,8 +27,11 @@ from hmcvi.inference import (
     MCLMC,
     NUTS,
     SVI,
+    AutoFlow,
     BayesByBackprop,
     Ensemble,
+    Laplace,
+    completion,
     fit,
     from_datatree,
     load_datatree,
@@ -48,6 +53,10 @@ METHODS = {
     "hmc": HMC(num_warmup=30, num_draws=20, num_chains=2, max_num_steps=31),
     "mclmc": MCLMC(num_warmup=100, num_draws=20, num_chains=2, thinning=2),
     "svi": SVI(**BUDGET),
+    "svi-full": SVI(guide=AutoMultivariateNormal, **BUDGET),
+    "svi-lowrank": SVI(guide=AutoLowRankMultivariateNormal, **BUDGET),
+    "svi-flow": SVI(guide=partial(AutoFlow, num_flows=1, hidden_dims=(8,)), **BUDGET),
+    "laplace": Laplace(**BUDGET),
     "bbb-flipout": BayesByBackprop("flipout", **BUDGET),
     "bbb-local": BayesByBackprop("local", **BUDGET),
     "bbb-shared": BayesByBackprop("shared", **BUDGET),
@@ -255,7 +264,9 @@ def test_the_fields_of_a_fit_agree_with_each_other(pair):
         members = METHODS[pair[0]].size if pair[0] == "ensemble" else 1
         steps = len(result.losses)
         assert result.losses.shape == (steps,)
-        assert result.num_gradients == members * steps
+        # Laplace adds two passes for each column of its Hessian.
+        columns = sum(draws[0, 0].size for draws in result.draws.values()) if pair[0] == "laplace" else 0
+        assert result.num_gradients == members * steps + 2 * columns
         assert np.isfinite(result.losses).all()
         assert steps == 100 or (result.finished and steps < 100)
 
@@ -308,8 +319,10 @@ def test_predictions_are_distributions_over_the_outcomes_of_each_row(pair):
             assert (prediction.epistemic_sd > 0).all()
 
 
-# Chains, and the members of an ensemble, have no one Gaussian; a point has a place and no width.
-FEWER = {method: set() for method in (*OWN_STATS, "ensemble")} | {"map": {"location"}}
+# Chains, the members of an ensemble and a flow have no one Gaussian, nor one of each site have Gaussians that
+# correlate; a point has a place and no width.
+FEWER = {method: set() for method in (*OWN_STATS, "ensemble", "svi-full", "svi-lowrank", "svi-flow", "laplace")}
+FEWER["map"] = {"location"}
 MOMENTS = {method: FEWER.get(method, {"location", "scale"}) for method in METHODS}
 
 
@@ -355,7 +368,11 @@ def test_a_fit_survives_the_disk_bit_for_bit(pair, tmp_path):
     assert set(back.stats) == set(result.stats)
     for name, values in result.stats.items():
         np.testing.assert_array_equal(back.stats[name], values)
-    np.testing.assert_array_equal(back.losses, result.losses)
+    for name in ("losses", "restarts", "restart_errors", "log_q"):
+        before, after = getattr(result, name), getattr(back, name)
+        assert (before is None) == (after is None), name
+        np.testing.assert_array_equal(after, before)
+    assert back.gradient_snr == result.gradient_snr
     assert (back.finished, back.num_gradients, back.rows_per_gradient) == (
         result.finished,
         result.num_gradients,
@@ -391,3 +408,44 @@ def test_arviz_reads_the_tree(pair):
     assert lines.sizes["model"] == lines.sizes["chain"] == 2
     assert lines.size == 4 * mean.size
     plt.close("all")
+
+
+DENSITY = [pair for pair in PAIRS if pair[0] not in ("nuts", "map", "ensemble")]
+
+
+@pytest.mark.parametrize("pair", DENSITY, ids="-".join)
+def test_a_posterior_with_a_density_says_it_at_its_draws(pair):
+    """Against the Gaussian's own formula where there is one, and over pairs of draws of every full Gaussian."""
+    result, _ = fitted(pair)
+    assert result.log_q.shape == (1, 20)
+    assert result.log_q.dtype == np.float32
+    assert len(np.unique(result.log_q)) == 20
+    if result.scale is not None:
+        x, y = data(pair[1], np.float32)
+        trace = handlers.trace(handlers.seed(result.model, jax.random.key(0))).get_trace(x[:ROWS], y[:ROWS])
+        terms = [
+            stats.norm.logpdf(
+                np.asarray(biject_to(trace[site]["fn"].support).inv(draws))[0],
+                result.location[site],
+                result.scale[site],
+            )
+            for site, draws in result.draws.items()
+        ]
+        expected = sum(term.reshape(20, -1).sum(1) for term in terms)
+        np.testing.assert_allclose(result.log_q[0], expected, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("pair", [pair for pair in PAIRS if pair[0] != "nuts"], ids="-".join)
+def test_an_optimisation_says_how_it_ended(pair):
+    result, _ = fitted(pair)
+    ending = completion(result)
+    # A hundred steps are too few for a plateau of two windows of 500.
+    assert ending.verdict == "unfinished"
+    if pair[0] in ("map", "laplace", "ensemble"):
+        assert result.gradient_snr is None  # all rows and no draws: no noise
+    else:
+        assert result.gradient_snr >= 0
+    if pair[0] == "ensemble":
+        assert result.restarts is None
+    else:
+        assert result.restarts == pytest.approx(result.losses[-10:].mean())

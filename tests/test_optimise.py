@@ -16,7 +16,7 @@ import optax
 import pytest
 
 from hmcvi.inference import MAP, NUTS, SVI, BayesByBackprop, Ensemble, FanIn, Fit, FitError, fit, predict
-from hmcvi.inference.optimise import Training
+from hmcvi.inference.optimise import Plan, Training
 from hmcvi.models import conv, dense, mlp
 
 from .targets import NOISE_SCALE, PRIOR_SCALE, conjugate_regression, linear_regression
@@ -71,6 +71,9 @@ BAD_ARGUMENTS = {
     "got clip_norm=inf: give a number above 0, or None": {"clip_norm": float("inf")},
     r"got start='prior': give None, FanIn\(\)": {"start": "prior"},
     "got start=<class 'hmcvi.inference.optimise.FanIn'>: give None": {"start": FanIn},
+    "got num_restarts=0: give a whole number of at least 1": {"num_restarts": 0},
+    "got max_passes=0: give a number above 0, or None": {"max_passes": 0},
+    "got max_seconds=nan: give a number above 0, or None": {"max_seconds": float("nan")},
     # Refused before they are fitted: chains and ensembles leave no means.
     r"got start=NUTS\(.*\): give None": {"start": NUTS()},
     r"got start=Ensemble\(.*\): give None": {"start": Ensemble()},
@@ -100,7 +103,8 @@ def test_arguments_have_names_only_and_functions_of_ones_own_are_optimisers():
 
 
 def rates(training, steps, decay_start=0, decay=1):
-    return np.array([training.rate(jnp.asarray(step), jnp.asarray(decay_start), decay) for step in steps], float)
+    plan = Plan.of(training.num_steps, decay, decay_start)
+    return np.array([training.rate(jnp.asarray(step), plan) for step in steps], float)
 
 
 def test_the_cosine_falls_from_the_first_step_to_the_end_of_the_budget():

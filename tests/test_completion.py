@@ -1,0 +1,187 @@
+"""Did the optimiser finish: gradients of known signal, restarts that agree or not, allowances that are kept to."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hmcvi.inference import MAP, NUTS, SVI, BayesByBackprop, Ensemble, Fit, Laplace, completion, fit
+from hmcvi.inference.optimise import NUM_PROBES, signal_to_noise
+
+from .targets import conjugate_regression, linear_regression
+
+TARGET = conjugate_regression()
+X, Y = TARGET.x.astype(np.float32), TARGET.y.astype(np.float32)
+ROWS = len(X)
+KEY = jax.random.key(0)
+
+
+# --- the gradient
+
+
+@pytest.mark.parametrize("signal", [0.0, 0.3, 1.0, 5.0])
+def test_the_signal_of_gradients_is_what_they_were_made_with(signal):
+    random = np.random.default_rng(0)
+    scale = np.array([3.0, 1.0, 0.1, 0.1, 0.1])
+    mean = signal * np.sqrt((scale**2).sum()) * np.array([0.6, 0.8, 0, 0, 0])
+    gradients = mean + scale * random.normal(size=(2000, NUM_PROBES, 5))
+    found = [signal_to_noise((g**2).sum(1).mean(), (g.mean(0) ** 2).sum(), NUM_PROBES) ** 2 for g in gradients]
+    # The square is cut at 0, where half of a normal error of about √(2/d) / K with d effective dimensions is left.
+    expected = signal**2
+    assert np.mean(found) == pytest.approx(expected, rel=0.05, abs=1 / NUM_PROBES)
+
+
+@pytest.mark.parametrize("method", [SVI, BayesByBackprop], ids=["svi", "bbb"])
+def test_a_gradient_has_a_direction_at_the_start_and_none_at_the_end(method):
+    early = fit(KEY, linear_regression, X, Y, method(num_steps=NUM_PROBES, learning_rate=1e-6, num_draws=2))
+    late = fit(KEY, linear_regression, X, Y, method(num_steps=3000, num_draws=2))
+    assert late.finished
+    assert early.gradient_snr > 2
+    # No signal gives 0 or a little over: T − 1 of five effective dimensions is below 3 (4 sd), and √(3/64) = 0.22.
+    assert late.gradient_snr < 0.25
+    assert completion(late).verdict == "finished"
+    assert completion(early).verdict == "unfinished"
+
+
+def test_a_point_on_all_rows_has_no_noise_and_on_minibatches_it_has():
+    whole = fit(KEY, linear_regression, X, Y, MAP(num_steps=100))
+    assert whole.gradient_snr is None
+    assert "gradient without noise" in completion(whole).reason
+    assert fit(KEY, linear_regression, X, Y, MAP(num_steps=100, batch_size=10)).gradient_snr > 0
+
+
+# --- the verdict
+
+
+def ended(**changes):
+    """A fit of 100 steps that has finished, but for these changes; made without fitting."""
+    settled = {
+        "losses": np.ones(100),
+        "finished": True,
+        "gradient_snr": 0.1,
+        "restarts": np.array([5.0]),
+        "restart_errors": np.array([0.1]),
+    }
+    draws = {"w": jnp.zeros((1, 2, 3))}
+    return Fit(
+        linear_regression, SVI(), jnp.asarray(X), jnp.asarray(Y), KEY, draws, 100, ROWS, 0.0, **settled | changes
+    )
+
+
+VERDICTS = {
+    "finished": ({}, "finished", "plateau within 100 steps; gradient signal/noise 0.10; one start"),
+    "no plateau": ({"finished": False}, "unfinished", "no plateau within the budget of 100 steps: raise num_steps"),
+    "schedule": ({"finished": None}, "schedule ended", "where any loss is flat"),
+    "moving": ({"gradient_snr": 3.0}, "unfinished", "signal/noise 3.00, wanted ≤ "),
+    "moving on schedule": ({"finished": None, "gradient_snr": 3.0}, "unfinished", "signal/noise 3.00, wanted ≤ "),
+    "no noise": ({"gradient_snr": None}, "finished", "gradient without noise"),
+    "agree": (
+        {"restarts": np.array([5.2, 5.0, 5.1]), "restart_errors": np.array([0.1, 0.1, 0.1])},
+        "finished",
+        "3 restarts within 0.2 nats, 1.4 standard errors",
+    ),
+    "disagree": (
+        {"restarts": np.array([5.6, 5.0]), "restart_errors": np.array([0.1, 0.1])},
+        "restarts disagree",
+        "2 restarts within 0.6 nats, 4.2 standard errors",
+    ),
+    "one failed": (
+        {"restarts": np.array([5.6, np.inf]), "restart_errors": np.array([0.1, np.nan])},
+        "restarts disagree",
+        "1 of 2 restarts failed",
+    ),
+    "members": ({"restarts": None, "restart_errors": None}, "finished", "members are meant to differ"),
+}
+
+
+@pytest.mark.parametrize("case", VERDICTS)
+def test_the_verdict_and_its_reasons(case):
+    changes, verdict, reason = VERDICTS[case]
+    found = completion(ended(**changes))
+    assert found.verdict == verdict
+    assert reason in found.reason
+
+
+def test_a_sampler_does_not_finish():
+    assert completion(dataclasses.replace(ended(), method=NUTS(), losses=None)) is None
+
+
+# --- restarts
+
+
+@pytest.mark.parametrize("method", [MAP, partial(SVI, num_draws=3), partial(BayesByBackprop, num_draws=3)])
+def test_the_best_of_several_starts_is_kept_and_all_are_paid_for(method):
+    settings = {"num_steps": 30, "batch_size": 10}
+    result = fit(KEY, linear_regression, X, Y, method(num_restarts=3, **settings))
+    alone = [fit(key, linear_regression, X, Y, method(**settings)) for key in jax.random.split(KEY, 3)]
+    np.testing.assert_array_equal(result.restarts, [one.restarts[0] for one in alone])
+    best = alone[int(result.restarts.argmin())]
+    np.testing.assert_array_equal(result.losses, best.losses)
+    np.testing.assert_array_equal(result.draws["out.kernel"], best.draws["out.kernel"])
+    assert result.num_gradients == 90
+    assert len(set(result.restarts)) == 3
+
+
+def test_members_are_starts_and_one_fit_is_no_start_of_several():
+    with pytest.raises(ValueError, match="Ensemble got num_restarts=2: its members are starts"):
+        Ensemble(num_restarts=2)
+    with pytest.raises(ValueError, match="SVI got one Fit to start every restart from"):
+        SVI(num_restarts=2, start=ended())
+
+
+# --- allowances
+
+
+ALLOWED = {
+    "svi": SVI(num_draws=2, batch_size=16),
+    "particles": SVI(num_draws=2, batch_size=16, num_particles=3),
+    "restarts": BayesByBackprop(num_draws=2, batch_size=16, num_restarts=3),
+    "start": MAP(start=MAP(batch_size=7), batch_size=16),
+    "ensemble": Ensemble(size=3, batch_size=16),
+    "laplace": Laplace(num_draws=2, batch_size=16),
+}
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_passes_never_exceed_the_allowance_and_come_close_to_it(name):
+    method = dataclasses.replace(ALLOWED[name], max_passes=31.7)
+    result = fit(KEY, linear_regression, X, Y, method)
+    assert 0.8 * 31.7 < result.num_passes <= 31.7
+    assert result.finished is False
+    assert completion(result).verdict == "unfinished"
+
+
+def test_the_rate_falls_to_its_end_within_the_allowance():
+    afforded = fit(KEY, linear_regression, X, Y, MAP(max_passes=50.0, schedule="cosine"))
+    planned = fit(KEY, linear_regression, X, Y, MAP(num_steps=50, schedule="cosine"))
+    assert len(afforded.losses) == 50
+    assert afforded.finished is None
+    np.testing.assert_array_equal(afforded.losses, planned.losses)
+    # A schedule of one's own knows nothing of the allowance: cut, it has not ended.
+    cut = fit(KEY, linear_regression, X, Y, MAP(max_passes=50.0, learning_rate=lambda step: 0.01))
+    assert cut.finished is False
+
+
+def test_seconds_are_an_allowance_too():
+    result = fit(KEY, linear_regression, X, Y, MAP(num_steps=10_000_000, max_seconds=0.5))
+    # Other work on the machine may slow the run by far, and hardly speed it up.
+    assert 0.05 < result.run_seconds < 5
+    assert 100 < len(result.losses) < 10_000_000
+    assert result.finished is not None
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (MAP(max_passes=0.5), "max_passes leaves 0.5 to a start, which does not afford one step: raise max_passes"),
+        (Ensemble(max_passes=4.0), "max_passes leaves 0.8 to a start"),
+        (MAP(max_seconds=1e-9), "max_seconds leaves 1e-09 to a start, which does not afford one step"),
+        (Laplace(max_passes=5.0), "Laplace got max_passes=5, which the Hessian over 3 weights takes alone"),
+    ],
+)
+def test_an_allowance_of_nothing_is_refused(method, message):
+    with pytest.raises(ValueError, match=message):
+        fit(KEY, linear_regression, X, Y, method)
