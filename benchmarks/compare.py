@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Mapping
@@ -17,9 +18,12 @@ from hmcvi.inference import Fit, FitError, fit
 from hmcvi.inference.export import describe_method, require_writer
 
 from .datasets import Dataset
-from .evaluate import REFERENCE, Evaluation, Row, distance_rows, evaluate, paired_rows
+from .differences import all_differences
+from .evaluate import REFERENCE, Evaluation, Row, distance_rows, evaluate, paired_rows, row_scores
 from .experiment import Experiment
 from .figures import draw_figures
+from .loo import compare_methods, loo_rows, score_training_rows
+from .moments import moment_rows
 from .run_folder import RunFolder, default_folder
 from .shifts import LEVELS
 from .table import COLUMNS, print_scoreboard
@@ -60,6 +64,7 @@ def compare(experiment: Experiment, out: Path | None = None, *, quiet: bool = Fa
 
     table: list[tuple[Any, ...]] = []
     records: dict[str, list[dict[str, Any]]] = {name: [] for name in experiment.asked}
+    by_row, left_out_rows, no_loo = [], {}, {}
     shown: tuple[dict[str, Fit], dict[str, Evaluation]] | None = None
     for seed in experiment.seeds:
         data, foreign = loaded[seed]
@@ -72,24 +77,34 @@ def compare(experiment: Experiment, out: Path | None = None, *, quiet: bool = Fa
             total, used = result.num_chains * result.num_draws, evaluations[name].num_draws
             if used < total:
                 say.print(f"{name}: scores average over {used:,} of {total:,} draws, as more would take too long")
+        by_row.append({name: row_scores(evaluation.predictions, data) for name, evaluation in evaluations.items()})
+        left_out_rows[seed], no_loo[seed] = score_training_rows(fits)
         for name, evaluation in evaluations.items():
             records[name].append(_record(fits[name], evaluation))
-            rows = evaluation.rows + _distances(name, evaluations, data) + _paired(name, evaluations, data)
-            table += [(seed, name, r.set, r.score, r.value, r.standard_error, r.monte_carlo_error) for r in rows]
+            rows = evaluation.rows + _distances(name, fits, evaluations, data) + _paired(name, evaluations, data)
+            rows += loo_rows(left_out_rows[seed][name]) if name in left_out_rows[seed] else []
+            table += [(seed, name, *dataclasses.astuple(row)) for row in rows]
         shown = shown or (fits, evaluations)
 
     frame = pd.DataFrame(table, columns=list(COLUMNS))
     if any(record["verdict"] == "unconverged" for record in records.get(REFERENCE, [])):
         # An average over the seeds that happened to converge would pass for one over all.
         frame = frame[frame["set"] != "reference"].reset_index(drop=True)
+    differences = all_differences(by_row)
     summary = {
         "title": title,
         "seeds": list(experiment.seeds),
         "sets": {first.scored_on: len(first.x_test), **{s.name: s.num_rows for s in loaded[experiment.seeds[0]][1]}},
         "shifts": {shift: [f"{shift}@{level}" for level in LEVELS] for shift in experiment.shifts},
         "fits": records,
+        "differences": json.loads(differences.to_json(orient="records")),
+        "training_rows": len(first.x_train),
+        "no_loo": no_loo[experiment.seeds[0]],
     }
     folder.write_tables(frame)
+    folder.write_tables(differences, "differences")
+    if (compared := compare_methods(left_out_rows)) is not None:
+        folder.write_tables(compared, "loo")
     folder.write_json("summary.json", summary)
     hashes = {seed: data.data_hash for seed, (data, _) in loaded.items()}
     made = {
@@ -178,11 +193,11 @@ def _record(result: Fit, evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _distances(name: str, evaluations: Mapping[str, Evaluation], data: Dataset) -> list[Row]:
+def _distances(name: str, fits: Mapping[str, Fit], evaluations: Mapping[str, Evaluation], data: Dataset) -> list[Row]:
     reference = evaluations.get(REFERENCE)
     if reference is None or reference.convergence is None or not reference.convergence.converged:
         return []
-    return distance_rows(evaluations[name], reference, data)
+    return distance_rows(evaluations[name], reference, data) + moment_rows(fits[name], fits[REFERENCE])
 
 
 def _paired(name: str, evaluations: Mapping[str, Evaluation], data: Dataset) -> list[Row]:

@@ -122,12 +122,12 @@ class RunFolder:
         save_datatree(tree, file)
         return f"; its last finite state is in {file}"
 
-    def write_tables(self, table: pd.DataFrame) -> None:
-        """Write table.csv and table.parquet."""
-        _write(self.path / "table.csv", table.to_csv(index=False))
-        partial = self.path / ".table.parquet.partial"
+    def write_tables(self, table: pd.DataFrame, stem: str = "table") -> None:
+        """Write <stem>.csv and <stem>.parquet."""
+        _write(self.path / f"{stem}.csv", table.to_csv(index=False))
+        partial = self.path / f".{stem}.parquet.partial"
         table.to_parquet(partial, index=False)
-        partial.replace(self.path / "table.parquet")
+        partial.replace(self.path / f"{stem}.parquet")
 
     def write_manifest(self, experiment: Experiment, hashes: Mapping[int, str], methods: Mapping[str, Any]) -> None:
         """Write manifest.json: what a reader needs to repeat the run or to doubt it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,13 +50,15 @@ class ClassPredictive:
         batch_probs: mean probabilities in each batch of draws (batch, row, class).
         batch_entropy: mean entropy of a draw's probabilities in each batch (batch, row), in nats.
         batch_size: draws in each batch (batch,).
-        log_likelihood: log p(y | x, draw) (chain, draw, row), where y was given.
+        log_likelihood: log p(y | x, draw) (chain, draw, row), where y was given and every draw's was asked for.
+        batch_log_likelihood: its mean over the draws of each batch (batch, row), where y was given.
     """
 
     batch_probs: Float[np.ndarray, "batch row class"]
     batch_entropy: Float[np.ndarray, "batch row"]
     batch_size: np.ndarray
     log_likelihood: Float[np.ndarray, "chain draw row"] | None = None
+    batch_log_likelihood: Float[np.ndarray, "batch row"] | None = None
 
     @property
     def probs(self) -> Float[np.ndarray, "row class"]:
@@ -143,7 +146,15 @@ def at_posterior_mean(fit: Fit) -> Fit:
     return _MEANS[fit]
 
 
-def predict(fit: Fit, x: Any, y: Any = None, *, deterministic: bool = False, max_bytes: int = MAX_BYTES) -> Predictive:
+def predict(
+    fit: Fit,
+    x: Any,
+    y: Any = None,
+    *,
+    deterministic: bool = False,
+    every_draw: bool = True,
+    max_bytes: int = MAX_BYTES,
+) -> Predictive:
     """Predict at x: the mixture over the fit's draws of the model's distribution of `y`.
 
     One call for every model. A model that takes `x_new`, as a Gaussian process does, conditions on its training
@@ -152,8 +163,10 @@ def predict(fit: Fit, x: Any, y: Any = None, *, deterministic: bool = False, max
     Arguments:
         fit: what `hmcvi.inference.fit` returned.
         x: inputs (row, feature...), of the training inputs' trailing shape.
-        y: targets (row,); with them the row log-likelihoods of every draw are kept.
+        y: targets (row,); with them the row log-likelihoods are kept.
         deterministic: whether to make one pass at the posterior mean instead; see `at_posterior_mean`.
+        every_draw: whether to keep them of every draw, as memory for draws × rows; else, for classes, their means
+            over batches of draws alone.
         max_bytes: bound on working memory, and on the result, in bytes.
 
     Returns:
@@ -175,21 +188,27 @@ def predict(fit: Fit, x: Any, y: Any = None, *, deterministic: bool = False, max
         targets = jnp.asarray(check_labels(np.asarray(targets), width))
     itemsize = as_floats(fit.x[:1]).dtype.itemsize
     per_row = itemsize * (NUM_BATCHES * (width + 1) if kind == "class" else 3 * num_draws)
-    per_row += itemsize * num_draws * (targets is not None)
+    keep = targets is not None and every_draw
+    per_row += itemsize * num_draws * keep
     if per_row * len(x) > max_bytes:
         raise ValueError(
             f"predictions for {len(x)} rows take {per_row * len(x) / 2**20:.0f} MiB and the bound is "
             f"{max_bytes / 2**20:.0f} MiB: predict {max(max_bytes // per_row, 1)} rows at a time or raise max_bytes"
         )
-    reduce = _reduce_classes if kind == "class" else _keep_normals
+    reduce: Reduce = _keep_normals
+    if kind == "class":
+        reduce = _reduce_classes if keep else _reduce_to_batches
     parts = _in_row_chunks(fit, x, targets, reduce, max_bytes)
     log_likelihood = None
-    if targets is not None:
+    if "log_likelihood" in parts:
         log_likelihood = parts.pop("log_likelihood").reshape(fit.num_chains, fit.num_draws, len(x))
     if kind == "class":
         sizes = np.bincount(batch.ravel())
         scaled = sizes[:, None]
-        return ClassPredictive(parts["probs"] / scaled[..., None], parts["entropy"] / scaled, sizes, log_likelihood)
+        means = parts["batch_log_likelihood"] / scaled if targets is not None else None
+        return ClassPredictive(
+            parts["probs"] / scaled[..., None], parts["entropy"] / scaled, sizes, log_likelihood, means
+        )
     shape = (fit.num_chains, fit.num_draws, len(x))
     loc, scale, noise = (parts[name].reshape(shape) for name in ("loc", "scale", "noise"))
     return NormalPredictive(loc, scale, batch, log_likelihood, noise if accepts(fit.model, "x_new") else None)
@@ -303,28 +322,34 @@ def _outcome_shape(fit: Fit, x: jax.Array) -> tuple[str, int]:
 Reduce = Callable[..., Any]
 
 
-def _reduce_classes(fit: Fit, outputs: Any, draws: Any, keys: Any, y: Any, rows: int, width: int) -> Any:
-    """Add up probabilities and entropies by batch while the draws go by; keep only log-likelihoods draw by draw."""
+def _reduce_classes(
+    fit: Fit, outputs: Any, draws: Any, keys: Any, y: Any, rows: int, width: int, *, every_draw: bool = True
+) -> Any:
+    """Add up probabilities, entropies and log-likelihoods by batch while draws go by; keep only the last by draw."""
     batch = _batches(fit.num_chains, fit.num_draws).ravel()
     batch_index = jnp.asarray(batch)
     num_batches = int(batch.max()) + 1
 
-    def step(carry: Any, item: Any) -> Any:
-        probs_sum, entropy_sum = carry
+    def step(sums: Any, item: Any) -> Any:
         draw, key, index = item
         probs = outputs(draw, key)
         entropy = -jnp.sum(jnp.where(probs > 0, probs * jnp.log(jnp.where(probs > 0, probs, 1)), 0), axis=-1)
-        carry = (probs_sum.at[index].add(probs), entropy_sum.at[index].add(entropy))
-        if y is None:
-            return carry, None
-        floor = jnp.finfo(probs.dtype).tiny
-        return carry, jnp.log(jnp.maximum(jnp.take_along_axis(probs, y[:, None], 1)[:, 0], floor))
+        terms, log_likelihood = {"probs": probs, "entropy": entropy}, None
+        if y is not None:
+            floor = jnp.finfo(probs.dtype).tiny
+            log_likelihood = jnp.log(jnp.maximum(jnp.take_along_axis(probs, y[:, None], 1)[:, 0], floor))
+            terms["batch_log_likelihood"] = log_likelihood
+        return {name: sums[name].at[index].add(terms[name]) for name in terms}, log_likelihood if every_draw else None
 
     dtype = next(iter(draws.values())).dtype
-    zero = (jnp.zeros((num_batches, rows, width), dtype), jnp.zeros((num_batches, rows), dtype))
-    (probs, entropy), log_likelihood = lax.scan(step, zero, (draws, keys, batch_index))
-    result = {"probs": probs, "entropy": entropy}
-    return result if y is None else result | {"log_likelihood": log_likelihood}
+    zero = {"probs": jnp.zeros((num_batches, rows, width), dtype), "entropy": jnp.zeros((num_batches, rows), dtype)}
+    if y is not None:
+        zero["batch_log_likelihood"] = zero["entropy"]
+    result, log_likelihood = lax.scan(step, zero, (draws, keys, batch_index))
+    return result if log_likelihood is None else result | {"log_likelihood": log_likelihood}
+
+
+_reduce_to_batches = functools.partial(_reduce_classes, every_draw=False)
 
 
 def _keep_normals(fit: Fit, outputs: Any, draws: Any, keys: Any, y: Any, rows: int, width: int) -> Any:

@@ -23,7 +23,18 @@ from .calibration import (
     reliability_curve,
     signed_calibration_error,
 )
-from .distance import agreement, jensen_shannon, total_variation, wasserstein2
+from .decomposition import TemperatureScaling, averaging_gain, temperature_scaling
+from .distance import (
+    agreement,
+    jensen_shannon,
+    row_agreement,
+    row_jensen_shannon,
+    row_total_variation,
+    row_wasserstein2,
+    total_variation,
+    wasserstein2,
+)
+from .moments import MomentError, MomentErrors, moment_errors
 from .regression import (
     coverage,
     crps,
@@ -32,10 +43,14 @@ from .regression import (
     log_likelihood,
     normal_entropy,
     pit,
+    pit_distance,
+    pit_distance_null,
     rmse,
     row_crps,
+    row_interval_width_left_out,
     row_log_likelihood,
 )
+from .resampling import Interval, PairedBootstrap, bootstrap_interval, paired_bootstrap
 from .score_base import (
     Array,
     Labels,
@@ -55,14 +70,21 @@ from .score_base import (
 from .selective import RiskCoverage, aurc, risk_at_coverage, risk_coverage
 
 __all__ = [
+    "Interval",
+    "MomentError",
+    "MomentErrors",
+    "PairedBootstrap",
     "ReliabilityCurve",
     "RiskCoverage",
     "Score",
+    "TemperatureScaling",
     "accuracy",
     "agreement",
     "aupr",
     "aurc",
     "auroc",
+    "averaging_gain",
+    "bootstrap_interval",
     "brier",
     "class_wise_ece",
     "coverage",
@@ -79,21 +101,31 @@ __all__ = [
     "log_likelihood",
     "maximum_calibration_error",
     "mean",
+    "moment_errors",
     "negative_log_likelihood",
     "normal_entropy",
     "ood",
+    "paired_bootstrap",
     "paired_difference",
     "pit",
+    "pit_distance",
+    "pit_distance_null",
     "reliability_curve",
     "risk_at_coverage",
     "risk_coverage",
     "rmse",
     "row_accuracy",
+    "row_agreement",
     "row_brier",
     "row_crps",
+    "row_interval_width_left_out",
+    "row_jensen_shannon",
     "row_log_likelihood",
     "row_negative_log_likelihood",
+    "row_total_variation",
+    "row_wasserstein2",
     "signed_calibration_error",
+    "temperature_scaling",
     "total_variation",
     "wasserstein2",
 ]
