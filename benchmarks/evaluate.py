@@ -144,20 +144,20 @@ def _scores(predictions: Predictive, data: Dataset, y: np.ndarray | None) -> _Cl
 def _ood_rows(name: str, inside: _ClassScores | _NormalScores, outside: _ClassScores | _NormalScores) -> list[Row]:
     rows = []
     whole_in, whole_out = inside.uncertainties(None), outside.uncertainties(None)
-    weights = _leave_one_out(inside.num_batches)
-    left_out = [(inside.uncertainties(part), outside.uncertainties(part)) for part in weights]
+    draws = scores.batch_replicates(inside.num_batches)
+    halves = [(inside.uncertainties(part), outside.uncertainties(part)) for part in draws.weights]
     for measure in whole_in:
         value, error = scores.mean(whole_out[measure])
-        rows.append(Row(name, f"mean {measure}", value, error, _spread([o[measure].mean() for _, o in left_out])))
-        # Few resamples serve the jackknife: it reads the values only.
+        rows.append(Row(name, f"mean {measure}", value, error, draws.error([o[measure].mean() for _, o in halves])))
+        # Few resamples serve the Monte Carlo error: it reads the values only.
         resampled = {"aupr": scores.aupr, "fpr95": scores.fpr95}
         value, error = scores.auroc(whole_in[measure], whole_out[measure])
-        areas = [scores.auroc(i[measure], o[measure]).value for i, o in left_out]
-        rows.append(Row(name, f"auroc, {measure}", value, error, _spread(areas)))
+        areas = [scores.auroc(i[measure], o[measure]).value for i, o in halves]
+        rows.append(Row(name, f"auroc, {measure}", value, error, draws.error(areas)))
         for score, function in resampled.items():
             value, error = function(whole_in[measure], whole_out[measure])
-            values = [function(i[measure], o[measure], num_bootstrap=2).value for i, o in left_out]
-            rows.append(Row(name, f"{score}, {measure}", value, error, _spread(values)))
+            values = [function(i[measure], o[measure], num_bootstrap=2).value for i, o in halves]
+            rows.append(Row(name, f"{score}, {measure}", value, error, draws.error(values)))
     return rows
 
 
@@ -256,10 +256,11 @@ class _ClassScores:
             "entropy, epistemic": lambda m, n: scores.mean(self._epistemic(scores.entropy(m.probs), m.aleatoric)),
         }
         whole = self._mixture(None)
-        left_out = [self._mixture(weights) for weights in _leave_one_out(self.num_batches)]
-        # Few resamples serve the jackknife: it reads the values only.
+        draws = scores.batch_replicates(self.num_batches)
+        halves = [self._mixture(weights) for weights in draws.weights]
+        # Few resamples serve the Monte Carlo error: it reads the values only.
         return [
-            Row(part, name, *score(whole, n=NUM_BOOTSTRAP), _spread([score(one, n=2).value for one in left_out]))
+            Row(part, name, *score(whole, n=NUM_BOOTSTRAP), draws.error([score(one, n=2).value for one in halves]))
             for name, score in named.items()
             if names is None or name in names
         ]
@@ -309,9 +310,10 @@ class _NormalScores:
             "entropy, epistemic": lambda m, s, n: scores.mean(scores.normal_entropy(m, s, n)[2]),
         }
         whole = self._kept(None)
-        left_out = [self._kept(weights) for weights in _leave_one_out(self.num_batches)]
+        draws = scores.batch_replicates(self.num_batches)
+        halves = [self._kept(weights) for weights in draws.weights]
         found = [
-            Row(part, name, *score(*whole), _spread([score(*one).value for one in left_out]))
+            Row(part, name, *score(*whole), draws.error([score(*one).value for one in halves]))
             for name, score in named.items()
             if names is None or name in names
         ]
@@ -320,13 +322,13 @@ class _NormalScores:
         ]
 
     def _width(self, part: str, level: float) -> Row:
-        """The width of the central interval; its jackknife without a bisection for each batch left out."""
+        """The width of the central interval; its Monte Carlo error without a bisection for each half of the draws."""
         ends = scores.interval(self.loc, self.scale, level)
         score = scores.mean(ends[1] - ends[0])
-        left_out = []
-        if self.num_batches > 1:
-            left_out = list(scores.row_interval_width_left_out(self.loc, self.scale, self.batch, *ends).mean(axis=1))
-        return Row(part, f"width of {level:.0%}", *score, _spread(left_out))
+        draws = scores.batch_replicates(self.num_batches)
+        weights = draws.weights[:, self.batch]
+        widths = scores.row_interval_width_under(self.loc, self.scale, weights, *ends).mean(1) if len(weights) else []
+        return Row(part, f"width of {level:.0%}", *score, draws.error(widths))
 
     def _row_single_draws(self, loc: np.ndarray, scale: np.ndarray) -> np.ndarray:
         """Mean over draws of each one's log density (row,)."""
@@ -414,19 +416,6 @@ def _halves(predictions: Predictive) -> tuple[Predictive, ...]:
     arrays = (predictions.loc, predictions.scale, predictions.batch)
     parts = [np.split(array, [middle], axis) for array in arrays]
     return tuple(NormalPredictive(*half) for half in zip(*parts, strict=True))
-
-
-def _leave_one_out(num_batches: int) -> np.ndarray:
-    """Return weights (left out, batch): 0 for the batch left out, 1 for the others; no row for a single batch."""
-    return 1.0 - np.eye(num_batches) if num_batches > 1 else np.empty((0, num_batches))
-
-
-def _spread(left_out: list[float]) -> float:
-    """Return the jackknife standard error of values that leave one batch out each; NaN of one draw, which has none."""
-    if not left_out:
-        return math.nan
-    values = np.asarray(left_out)
-    return scores.jackknife(lambda weights: float(values[np.argmin(weights)]), len(values))
 
 
 def _step(draws: np.ndarray) -> int:

@@ -234,7 +234,7 @@ def _how_to_read(table: pd.DataFrame, summary: Mapping[str, Any], error: str) ->
     """Return what the numbers on this board mean: a sentence for each thing that is on it."""
     inside, *others = summary["sets"]
     sentences = [
-        f"value ± {error} (± the posterior's Monte Carlo error, by jackknife over batches of draws); entropies and nll "
+        f"value ± {error} (± the posterior's Monte Carlo error, from halves of its draws); entropies and nll "
         "in nats. ↑ higher is better, ↓ lower."
     ]
     if (table["set"] == POSTERIOR_MEAN).any():

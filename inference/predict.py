@@ -24,7 +24,7 @@ from .base import Fit, accepts, as_floats, check_data, latent_sites
 __all__ = ["ClassPredictive", "NormalPredictive", "Predictive", "at_posterior_mean", "predict", "predict_draws"]
 
 NUM_BATCHES = 20
-"""Batches of contiguous draws that Monte Carlo errors are estimated from (delete-one-batch jackknife)."""
+"""Batches of contiguous draws that Monte Carlo errors are estimated from (half-samples of the batches)."""
 
 MAX_BYTES = 2**28
 """Memory bound of a prediction: 256 MiB of working space beside the result, and as much for the result itself."""

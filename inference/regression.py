@@ -1,7 +1,7 @@
 """Scores of a regression's predictive, in each row the mixture (1/D) sum_d Normal(loc_d, scale_d)."""
 
 import numpy as np
-from jaxtyping import Float, Integer
+from jaxtyping import Float
 from scipy.special import logsumexp, ndtr, ndtri
 
 from .score_base import (
@@ -29,7 +29,7 @@ __all__ = [
     "pit_distance_null",
     "rmse",
     "row_crps",
-    "row_interval_width_left_out",
+    "row_interval_width_under",
     "row_log_likelihood",
 ]
 
@@ -239,39 +239,37 @@ def interval_width(loc: Draws, scale: Draws, level: float = 0.9) -> Score:
     return score_of_rows(upper - lower)
 
 
-def row_interval_width_left_out(
-    loc: Draws, scale: Draws, batch: Integer[Array, " draw"], lower: Rows, upper: Rows
-) -> Float[np.ndarray, "batch row"]:
-    """Width of each row's interval without each batch of draws: one Newton step from the whole mixture's ends.
+def row_interval_width_under(
+    loc: Draws, scale: Draws, weights: Float[Array, "replicate draw"], lower: Rows, upper: Rows
+) -> Float[np.ndarray, "replicate row"]:
+    """Width of each row's interval under other weights of the draws: one Newton step from the whole mixture's ends.
 
-    F_(b)(q_(b)) = F(q) at q_(b) = q - (F_(b)(q) - F(q)) / f_(b)(q) to first order, F_(b) and f_(b) the distribution
-    function and density of the mixture without batch b: all that a jackknife needs, for the price of a single
-    evaluation where bisection takes eighty for each batch.
+    F_r(q_r) = F(q) at q_r = q - (F_r(q) - F(q)) / f_r(q) to first order, F_r and f_r the distribution function and
+    density of the mixture under weights r: all that a Monte Carlo error needs, for the price of a single evaluation
+    where bisection takes eighty for each replicate.
 
     Args:
         loc: (draw, row).
         scale: (draw, row), standard deviations, positive.
-        batch: number of the batch of each draw, (draw,), from 0; at least two batches.
+        weights: (replicate, draw), not negative, their sums above 0.
         lower: ends of the whole mixture's `interval`, (row,).
         upper: the other ends.
 
     Returns:
-        Widths (batch left out, row), in the unit of y.
+        Widths (replicate, row), in the unit of y.
 
     >>> loc, ends = np.zeros((4, 1)), interval(np.zeros((4, 1)), np.ones((4, 1)))
-    >>> row_interval_width_left_out(loc, loc + 1, np.array([0, 0, 1, 1]), *ends).round(2)  # equal draws
-    array([[3.29],
-           [3.29]])
+    >>> row_interval_width_under(loc, loc + 1, np.array([[1.0, 1.0, 0.0, 0.0]]), *ends).round(2)  # equal draws
+    array([[3.29]])
     """
     loc, scale = _checked_normals(loc, scale)
-    batch = np.asarray(batch)
-    without = (batch != np.arange(batch.max() + 1)[:, None]).astype(np.float64)
-    without /= without.sum(axis=1, keepdims=True)
+    weights = checked("weights", weights, "replicate", "draw")
+    weights = weights / weights.sum(axis=1, keepdims=True)
     ends = []
     for end in (checked("lower", lower, "row"), checked("upper", upper, "row")):
         standard = (end - loc) / scale
         below, density = ndtr(standard), np.exp(-(standard**2) / 2) / (scale * np.sqrt(2 * np.pi))
-        ends.append(end - (without @ below - below.mean(axis=0)) / (without @ density))
+        ends.append(end - (weights @ below - below.mean(axis=0)) / (weights @ density))
     return ends[1] - ends[0]
 
 

@@ -3,7 +3,8 @@
 Every score is a `Score(value, standard_error)`; functions called `row_...`, the entropies and `pit` give the
 rows' own values, for pairing and plotting. Arguments may be NumPy or JAX arrays of any float width; the sums
 are float64. Class probabilities are `(row, class)`; regression predictives are `(draw, row)`, the equally
-weighted mixture over draws of Normals. The *other* error, the posterior's Monte Carlo error, is `jackknife`.
+weighted mixture over draws of Normals. The *other* error, the posterior's Monte Carlo error, comes from
+`batch_replicates`, or for smooth scores from `jackknife`.
 
 Every function raises ValueError, in one sentence with the remedy, on arrays of the wrong shape, without rows,
 with NaN, with different numbers of rows, on rows of `probs` that are no distribution, on labels out of range
@@ -35,6 +36,7 @@ from .distance import (
     wasserstein2,
 )
 from .moments import MomentError, MomentErrors, moment_errors
+from .monte_carlo import BatchReplicates, batch_replicates
 from .regression import (
     coverage,
     crps,
@@ -47,7 +49,7 @@ from .regression import (
     pit_distance_null,
     rmse,
     row_crps,
-    row_interval_width_left_out,
+    row_interval_width_under,
     row_log_likelihood,
 )
 from .resampling import Interval, PairedBootstrap, bootstrap_interval, paired_bootstrap
@@ -70,6 +72,7 @@ from .score_base import (
 from .selective import RiskCoverage, aurc, risk_at_coverage, risk_coverage
 
 __all__ = [
+    "BatchReplicates",
     "Interval",
     "MomentError",
     "MomentErrors",
@@ -84,6 +87,7 @@ __all__ = [
     "aurc",
     "auroc",
     "averaging_gain",
+    "batch_replicates",
     "bootstrap_interval",
     "brier",
     "class_wise_ece",
@@ -118,7 +122,7 @@ __all__ = [
     "row_agreement",
     "row_brier",
     "row_crps",
-    "row_interval_width_left_out",
+    "row_interval_width_under",
     "row_jensen_shannon",
     "row_log_likelihood",
     "row_negative_log_likelihood",

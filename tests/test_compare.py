@@ -208,12 +208,15 @@ def test_more_than_three_methods_stand_beside_the_noise_floor_in_every_table() -
 
 def test_errors_of_several_seeds_are_those_between_seeds() -> None:
     table = pd.DataFrame(
-        [(s, "svi", "test", "nll", v, 9.0, 0.3) for s, v in enumerate((1.0, 2.0, 3.0))], columns=list(COLUMNS)
+        [(s, "svi", "test", "nll", v, 9.0, 0.3, v - 1, v + 1) for s, v in enumerate((1.0, 2.0, 3.0))],
+        columns=list(COLUMNS),
     )
     row = average_seeds(table).iloc[0]
     assert row["value"] == 2
     assert row["standard_error"] == pytest.approx(1 / np.sqrt(3))
     assert row["monte_carlo_error"] == pytest.approx(0.3 / np.sqrt(3))
+    assert np.isnan([row["low"], row["high"]]).all()  # intervals are over the rows of one seed
+    assert average_seeds(table[:1]).iloc[0][["low", "high"]].tolist() == [0, 2]
 
 
 BAD = {
@@ -398,7 +401,7 @@ def test_a_tempered_posterior_says_so_on_the_board_and_in_its_reason() -> None:
         }.items()
     }
     assert [record["temperature"] for (record,) in records.values()] == [0.25, 1.0, 1.0]
-    rows = [(0, name, "test", "nll", 0.5, 0.1, 0.01) for name in records]
+    rows = [(0, name, "test", "nll", 0.5, 0.1, 0.01, np.nan, np.nan) for name in records]
     printed = {}
     for shown in (list(records), ["bbb-local", "map"]):
         summary = {"title": "toy", "seeds": [0], "sets": {"test": 4}, "fits": {name: records[name] for name in shown}}
@@ -429,7 +432,7 @@ def test_folders_of_before_temperatures_are_printed_still() -> None:
     del record["temperature"]
     summary = {"title": "toy", "seeds": [0], "sets": {"test": 4}, "fits": {"map": [record]}}
     console = Console(width=100, file=io.StringIO(), color_system=None)
-    rows = [(0, "map", "test", "nll", 0.5, 0.1, 0.01)]
+    rows = [(0, "map", "test", "nll", 0.5, 0.1, 0.01, np.nan, np.nan)]
     print_scoreboard(pd.DataFrame(rows, columns=list(COLUMNS)), summary, console)
     assert "0.500 ±0.100" in console.file.getvalue()
     assert "temper" not in console.file.getvalue()
