@@ -148,16 +148,18 @@ def _ood_rows(name: str, inside: _ClassScores | _NormalScores, outside: _ClassSc
     halves = [(inside.uncertainties(part), outside.uncertainties(part)) for part in draws.weights]
     for measure in whole_in:
         value, error = scores.mean(whole_out[measure])
-        rows.append(Row(name, f"mean {measure}", value, error, draws.error([o[measure].mean() for _, o in halves])))
+        rows.append(
+            Row(name, f"mean {measure}", value, error, draws.error(value, [o[measure].mean() for _, o in halves]))
+        )
         # Few resamples serve the Monte Carlo error: it reads the values only.
         resampled = {"aupr": scores.aupr, "fpr95": scores.fpr95}
         value, error = scores.auroc(whole_in[measure], whole_out[measure])
         areas = [scores.auroc(i[measure], o[measure]).value for i, o in halves]
-        rows.append(Row(name, f"auroc, {measure}", value, error, draws.error(areas)))
+        rows.append(Row(name, f"auroc, {measure}", value, error, draws.error(value, areas)))
         for score, function in resampled.items():
             value, error = function(whole_in[measure], whole_out[measure])
             values = [function(i[measure], o[measure], num_bootstrap=2).value for i, o in halves]
-            rows.append(Row(name, f"{score}, {measure}", value, error, draws.error(values)))
+            rows.append(Row(name, f"{score}, {measure}", value, error, draws.error(value, values)))
     return rows
 
 
@@ -259,10 +261,10 @@ class _ClassScores:
         draws = scores.batch_replicates(self.num_batches)
         halves = [self._mixture(weights) for weights in draws.weights]
         # Few resamples serve the Monte Carlo error: it reads the values only.
+        found = {name: score(whole, n=NUM_BOOTSTRAP) for name, score in named.items() if names is None or name in names}
         return [
-            Row(part, name, *score(whole, n=NUM_BOOTSTRAP), draws.error([score(one, n=2).value for one in halves]))
-            for name, score in named.items()
-            if names is None or name in names
+            Row(part, name, *of, draws.error(of.value, [named[name](half, n=2).value for half in halves]))
+            for name, of in found.items()
         ]
 
 
@@ -296,6 +298,7 @@ class _NormalScores:
         """The scores of these names, or all, as rows of the set `part`."""
         assert self.y is not None
         y = self.y
+        null = functools.cache(lambda: scores.pit_distance_null(len(y)))
         named: dict[str, Callable[..., scores.Score]] = {
             "rmse": lambda m, s, n: scores.rmse(m, y),
             "nll": lambda m, s, n: _negative(scores.log_likelihood(m, s, y)),
@@ -304,7 +307,7 @@ class _NormalScores:
             "crps": lambda m, s, n: scores.crps(m[:: _step(m)], s[:: _step(m)], y),
             **{f"coverage, {level:.0%}": _coverage(level, y) for level in LEVELS},
             "pit distance": lambda m, s, n: scores.pit_distance(m, s, y),
-            "pit distance, null level": lambda m, s, n: scores.pit_distance_null(len(y)),
+            "pit distance, null level": lambda m, s, n: null(),
             "entropy, total": lambda m, s, n: scores.mean(scores.normal_entropy(m, s, n)[0]),
             "entropy, aleatoric": lambda m, s, n: scores.mean(scores.normal_entropy(m, s, n)[1]),
             "entropy, epistemic": lambda m, s, n: scores.mean(scores.normal_entropy(m, s, n)[2]),
@@ -312,14 +315,13 @@ class _NormalScores:
         whole = self._kept(None)
         draws = scores.batch_replicates(self.num_batches)
         halves = [self._kept(weights) for weights in draws.weights]
-        found = [
-            Row(part, name, *score(*whole), draws.error([score(*one).value for one in halves]))
-            for name, score in named.items()
-            if names is None or name in names
+        found = {name: score(*whole) for name, score in named.items() if names is None or name in names}
+        rows = [
+            Row(part, name, *of, draws.error(of.value, [named[name](*half).value for half in halves]))
+            for name, of in found.items()
         ]
-        return found + [
-            self._width(part, level) for level in LEVELS if names is None or f"width of {level:.0%}" in names
-        ]
+        widths = [level for level in LEVELS if names is None or f"width of {level:.0%}" in names]
+        return rows + [self._width(part, level) for level in widths]
 
     def _width(self, part: str, level: float) -> Row:
         """The width of the central interval; its Monte Carlo error without a bisection for each half of the draws."""
@@ -328,7 +330,7 @@ class _NormalScores:
         draws = scores.batch_replicates(self.num_batches)
         weights = draws.weights[:, self.batch]
         widths = scores.row_interval_width_under(self.loc, self.scale, weights, *ends).mean(1) if len(weights) else []
-        return Row(part, f"width of {level:.0%}", *score, draws.error(widths))
+        return Row(part, f"width of {level:.0%}", *score, draws.error(score.value, widths))
 
     def _row_single_draws(self, loc: np.ndarray, scale: np.ndarray) -> np.ndarray:
         """Mean over draws of each one's log density (row,)."""

@@ -207,10 +207,8 @@ def test_more_than_three_methods_stand_beside_the_noise_floor_in_every_table() -
 
 
 def test_errors_of_several_seeds_are_those_between_seeds() -> None:
-    table = pd.DataFrame(
-        [(s, "svi", "test", "nll", v, 9.0, 0.3, v - 1, v + 1) for s, v in enumerate((1.0, 2.0, 3.0))],
-        columns=list(COLUMNS),
-    )
+    rows = [(s, "svi", "test", "nll", v, 9.0, 0.3, v - 1, v + 1) for s, v in enumerate((1.0, 2.0, 3.0))]
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
     row = average_seeds(table).iloc[0]
     assert row["value"] == 2
     assert row["standard_error"] == pytest.approx(1 / np.sqrt(3))

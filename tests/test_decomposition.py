@@ -136,7 +136,7 @@ def test_widths_under_half_of_the_draws_are_those_of_that_half(level):
 def test_the_error_of_a_mean_over_draws_is_that_of_batch_means(batches):
     values = np.random.default_rng(batches).normal(size=batches)
     replicates = scores.batch_replicates(batches)
-    error = replicates.error([np.average(values, weights=weights) for weights in replicates.weights])
+    error = replicates.error(values.mean(), [np.average(values, weights=weights) for weights in replicates.weights])
     # Exact where a Hadamard matrix has as many columns; elsewhere halves differ a little in size.
     exact = batches in (2, 5, 8, 20)
     assert error == pytest.approx(values.std(ddof=1) / np.sqrt(batches), rel=1e-9 if exact else 0.12)
@@ -146,7 +146,7 @@ def test_the_error_of_a_mean_over_draws_is_that_of_batch_means(batches):
 def test_one_batch_has_no_monte_carlo_error():
     replicates = scores.batch_replicates(1)
     assert len(replicates.weights) == 0
-    assert np.isnan(replicates.error([]))
+    assert np.isnan(replicates.error(1.0, []))
     with pytest.raises(ValueError, match="num_batches is 0 but should be at least 1"):
         scores.batch_replicates(0)
 
@@ -160,7 +160,7 @@ def test_the_error_of_a_score_that_jumps_is_its_spread_where_the_jackknife_is_tw
         accuracy = lambda weights, logits=logits: float(np.mean(np.average(logits, axis=0, weights=weights) > 0))  # noqa: E731
         replicates = scores.batch_replicates(20)
         values.append(accuracy(np.ones(20)))
-        half.append(replicates.error([accuracy(weights) for weights in replicates.weights]))
+        half.append(replicates.error(values[-1], [accuracy(weights) for weights in replicates.weights]))
         left_out.append(scores.jackknife(accuracy, 20))
     # 60 seeds know an sd to 9 %: 35 % is nearly four of those.
     assert np.sqrt(np.mean(np.square(half))) == pytest.approx(np.std(values, ddof=1), rel=0.35)
