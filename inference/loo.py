@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
 from collections.abc import Mapping
@@ -10,8 +11,10 @@ from typing import Any
 
 import arviz as az
 import numpy as np
+from arviz_stats.base import array_stats
 from jaxtyping import Float
 from numpyro.diagnostics import effective_sample_size
+from scipy.special import logsumexp
 
 from .base import Fit, accepts
 from .predict import MAX_BYTES, predict
@@ -28,6 +31,10 @@ LEAST_DRAWS = 100
 MOST_BAD = 0.01
 """Share of the rows whose k-hat may exceed the limit: few enough to leave one out in earnest, by fitting again. Above
 it the sum rests on rows whose error nobody knows."""
+
+
+STEADY = 1e-3
+"""Range of a row's log-likelihoods, in nats, below which its ratios are one number: all within 0.1 %."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,10 +122,34 @@ def from_log_likelihood(log_likelihood: Float[np.ndarray, "chain draw row"], *, 
     """Estimate it from the draws' log-likelihoods (chain, draw, row), of a sampler's chains or of independent draws."""
     values = np.asarray(log_likelihood, np.float64)
     tree = az.from_dict({"log_likelihood": {"y": values}})
+    efficiency = _relative_efficiency(values) if chains else 1.0
+    log_weights, khat = _smoothed(values.reshape(-1, values.shape[2]).T, efficiency)
+    each = tree["log_likelihood"]["y"]
+    given = {
+        "log_weights": each.copy(data=log_weights.T.reshape(values.shape)),
+        "pareto_k": each.isel(chain=0, draw=0, drop=True).copy(data=khat),
+    }
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Estimated shape parameter of Pareto")  # `num_bad` says so
-        result = az.loo(tree, pointwise=True, reff=_relative_efficiency(values) if chains else 1.0)
+        result = az.loo(tree, pointwise=True, reff=efficiency, **given)
     return LeaveOneOut(result, int((~(result.pareto_k.values <= result.good_k)).sum()))
+
+
+def _smoothed(
+    log_likelihood: Float[np.ndarray, "row draw"], efficiency: float
+) -> tuple[Float[np.ndarray, "row draw"], Float[np.ndarray, " row"]]:
+    """Return ArviZ's smoothed log weights (row, draw) and k-hats (row,), also of rows that it refuses.
+
+    Rows whose ratios are one number have nothing to smooth and k-hat −∞; where the largest ratios are equal, as at
+    a probability that underflows, there is no tail to fit and k-hat is ∞: such a row cannot be left out.
+    """
+    log_weights = -log_likelihood - logsumexp(-log_likelihood, axis=1, keepdims=True)
+    steady = np.ptp(log_likelihood, axis=1) < STEADY
+    khat = np.where(steady, -np.inf, np.inf)
+    for row in np.flatnonzero(~steady):
+        with contextlib.suppress(ValueError):  # "All tail values are the same"
+            log_weights[row], khat[row] = array_stats.psislw(log_likelihood[row], r_eff=efficiency)
+    return log_weights, khat
 
 
 def compare_loo(found: Mapping[str, LeaveOneOut]) -> Any:

@@ -109,6 +109,22 @@ def test_chains_that_remember_count_for_less_than_their_draws() -> None:
     assert as_chains.result.elpd == pytest.approx(as_draws.result.elpd, abs=0.05)
 
 
+def test_it_is_arviz_s_own_where_arviz_has_an_answer_and_rows_without_a_tail_are_told_apart() -> None:
+    random = np.random.default_rng(1)
+    values = -np.abs(random.normal(size=(2, 300, 6)))
+    plain = az.loo(az.from_dict({"log_likelihood": {"y": values}}), pointwise=True, reff=1.0)
+    found = from_log_likelihood(values, chains=False)
+    np.testing.assert_allclose(found.result.elpd_i, plain.elpd_i)
+    np.testing.assert_allclose(found.result.pareto_k, plain.pareto_k)
+    values[..., 0] = -0.25  # the same under every draw: its own density, left out or not
+    values[:, ::2, 1] = np.log(np.finfo(np.float32).tiny)  # half of the draws ruled it out
+    found = from_log_likelihood(values, chains=False)
+    assert found.result.elpd_i.values[0] == pytest.approx(-0.25)
+    assert found.result.pareto_k.values[:2].tolist() == [-np.inf, np.inf]
+    np.testing.assert_allclose(found.result.elpd_i.values[2:], plain.elpd_i.values[2:])
+    assert found.num_bad == 1
+
+
 def with_method(method: Method) -> Fit:
     return dataclasses.replace(fitted(SVI(), 200), method=method)
 
