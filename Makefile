@@ -13,6 +13,7 @@ help:
 	@echo "make compare   fit digits by NUTS, SVI and Bayes-by-Backprop, print the scoreboard (about 2 minutes)"
 	@echo "make atlas     every bundled data set, model and method, three seeds (under an hour on 2 cores)"
 	@echo "make test      the tests"
+	@echo "make validate  the statistical checks over many fits, which the tests leave out (minutes each)"
 	@echo "make check     linter, formatter, type checker"
 	@echo "make lock      pin the newest versions of the dependencies"
 	@echo "make clean     remove the environment and all caches"
@@ -25,6 +26,10 @@ atlas: $(READY)
 
 test: $(READY)
 	MPLBACKEND=Agg $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+# A later -m takes the place of the default's.
+validate: $(READY)
+	MPLBACKEND=Agg $(BIN)/python -m pytest -n 2 --dist loadfile -m validate $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
 import pandas as pd
 from rich.console import Console
 
 from hmcvi import plots
-from hmcvi.inference import Fit, FitError, completion, family_fit, fit
+from hmcvi.inference import Fit, FitError
 from hmcvi.inference.export import describe_method, require_writer
 
-from .budget_curves import BUDGET_COLUMNS, SHARES, budget_curves, budget_rows
-from .cost import gradient_operations
+from .budget_curves import BUDGET_COLUMNS, budget_curves, budget_rows
 from .datasets import Dataset
-from .evaluate import REFERENCE, Evaluation, Row, distance_rows, evaluate, paired_rows
-from .experiment import Experiment, temperature_of
+from .differences import all_differences
+from .evaluate import REFERENCE, Evaluation, Row, distance_rows, evaluate, paired_rows, row_scores
+from .experiment import Experiment
 from .figures import draw_figures
+from .loo import compare_methods, loo_rows, score_training_rows
+from .moments import moment_rows
+from .records import fit_record
 from .run_folder import RunFolder, default_folder
+from .runner import Runner
 from .shifts import LEVELS
 from .table import COLUMNS, print_scoreboard
 
 __all__ = ["compare"]
-
-MOST_KHAT_OPERATIONS = 1e11
-"""Floating-point operations that Pareto k-hat may take: some ten seconds on two cores of a laptop."""
 
 
 def compare(experiment: Experiment, out: Path | None = None, *, quiet: bool = False) -> Path:
@@ -70,10 +68,13 @@ def compare(experiment: Experiment, out: Path | None = None, *, quiet: bool = Fa
     records: dict[str, list[dict[str, Any]]] = {name: [] for name in experiment.asked}
     spent: list[tuple[Any, ...]] = []
     failures: dict[str, FitError] = {}
+    by_row: list[dict[str, Any]] = []
+    left_out_rows: dict[int, dict[str, Any]] = {}
+    no_loo: dict[int, dict[str, str]] = {}
     shown: tuple[dict[str, Fit], dict[str, Evaluation]] | None = None
     for seed in experiment.seeds:
         data, foreign = loaded[seed]
-        runner = _Runner(experiment, seed, data, folder, say, quiet)
+        runner = Runner(experiment, seed, data, folder, say, quiet)
         fits = runner.fit_all(failures)
         sets = f" and {len(foreign)} OOD set{'s' if len(foreign) > 1 else ''}" if foreign else ""
         say.print(f"scoring {len(data.x_test):,} {data.scored_on} rows{sets}, seed {seed}")
@@ -83,10 +84,13 @@ def compare(experiment: Experiment, out: Path | None = None, *, quiet: bool = Fa
             total, used = result.num_chains * result.num_draws, evaluations[name].num_draws
             if used < total:
                 say.print(f"{name}: scores average over {used:,} of {total:,} draws, as more would take too long")
+        by_row.append({name: row_scores(evaluation.predictions, data) for name, evaluation in evaluations.items()})
+        left_out_rows[seed], no_loo[seed] = score_training_rows(fits)
         for name, evaluation in evaluations.items():
-            records[name].append(_record(fits[name], evaluation))
-            rows = evaluation.rows + _distances(name, evaluations, data) + _paired(name, evaluations, data)
-            table += [(seed, name, r.set, r.score, r.value, r.standard_error, r.monte_carlo_error) for r in rows]
+            records[name].append(fit_record(fits[name], evaluation))
+            rows = evaluation.rows + _distances(name, fits, evaluations, data) + _paired(name, evaluations, data)
+            rows += loo_rows(left_out_rows[seed][name]) if name in left_out_rows[seed] else []
+            table += [(seed, name, *dataclasses.astuple(row)) for row in rows]
             if experiment.budget is not None:
                 spent += budget_rows(seed, name, 1.0, records[name][-1], evaluation.rows, data.scored_on)
                 spent += runner.at_smaller_budgets(name)
@@ -95,10 +99,14 @@ def compare(experiment: Experiment, out: Path | None = None, *, quiet: bool = Fa
     frame = pd.DataFrame(table, columns=list(COLUMNS))
     if failures:
         frame, records = _without(failures, frame, records)
-        shown = tuple({name: part[name] for name in records} for part in shown)  # type: ignore[assignment]
+        by_row, parts = [_only(records, of_seed) for of_seed in by_row], (left_out_rows, no_loo)
+        left_out_rows, no_loo = ({seed: _only(records, of) for seed, of in part.items()} for part in parts)
+        assert shown is not None
+        shown = _only(records, shown[0]), _only(records, shown[1])
     if any(record["verdict"] == "unconverged" for record in records.get(REFERENCE, [])):
         # An average over the seeds that happened to converge would pass for one over all.
         frame = frame[frame["set"] != "reference"].reset_index(drop=True)
+    differences = all_differences(by_row)
     summary = {
         "title": title,
         "seeds": list(experiment.seeds),
@@ -106,8 +114,14 @@ def compare(experiment: Experiment, out: Path | None = None, *, quiet: bool = Fa
         "shifts": {shift: [f"{shift}@{level}" for level in LEVELS] for shift in experiment.shifts},
         "fits": records,
         "failed": {name: str(error) for name, error in failures.items()},
+        "differences": json.loads(differences.to_json(orient="records")),
+        "training_rows": len(first.x_train),
+        "no_loo": no_loo[experiment.seeds[0]],
     }
     folder.write_table("table", frame)
+    folder.write_table("differences", differences)
+    if (compared := compare_methods(left_out_rows)) is not None:
+        folder.write_table("loo", compared)
     folder.write_json("summary.json", summary)
     made = {
         name: {
@@ -132,72 +146,6 @@ def compare(experiment: Experiment, out: Path | None = None, *, quiet: bool = Fa
     return folder.path
 
 
-@dataclass(frozen=True)
-class _Runner:
-    """Fits the methods of one seed, or reads what an earlier run of the same command finished."""
-
-    experiment: Experiment
-    seed: int
-    data: Dataset
-    folder: RunFolder
-    say: Console
-    quiet: bool
-
-    def fit_all(self, failures: dict[str, FitError]) -> dict[str, Fit]:
-        """Return the fits by method; a method that fails is put among the failures, and left out from then on.
-
-        Raises:
-            FitError: no method is left.
-        """
-        fits = {}
-        for name in self.experiment.asked:
-            if name in failures:
-                continue
-            try:
-                fits[name] = self._fit(name, 1.0)
-            except FitError as error:
-                self.say.print(str(error))
-                failures[name] = error
-        if not fits:
-            raise FitError("; ".join(map(str, failures.values())))
-        return fits
-
-    def at_smaller_budgets(self, name: str) -> list[tuple[Any, ...]]:
-        """Return the scores of this method at shares of the budget; a share that buys no posterior has none."""
-        rows = []
-        for share in SHARES:
-            try:
-                result = self._fit(name, share)
-            except FitError as error:
-                self.say.print(f"{error}: the curve begins later")
-                continue
-            evaluation = evaluate(result, self.data, [])
-            record = _record(result, evaluation)
-            rows += budget_rows(self.seed, name, share, record, evaluation.rows, self.data.scored_on)
-        return rows
-
-    def _fit(self, name: str, share: float) -> Fit:
-        method = self.experiment.method(name, share)
-        model = self.experiment.configure_model(self.data)
-        label, what = (name, "") if share == 1 else (f"{name}@{share:g}", f", {share:g} of the budget")
-        said = f"{name}, seed {self.seed}{what}"
-        result = self.folder.load_fit(label, self.seed, model, self.data, method)
-        if result is not None:
-            self.say.print(f"{said}: read from {self.folder.path}")
-            return result
-        started = time.perf_counter()
-        self.say.print(f"{said}: fitting {len(self.data.x_train)} rows")
-        x, y, progress = self.data.x_train, self.data.y_train, False if self.quiet else None
-        try:
-            result = fit(jax.random.key(self.seed), model, x, y, method, progress=progress)
-        except FitError as error:
-            kept = "" if error.fit is None else self.folder.save_failed(error.fit, label, self.seed, self.data)
-            raise FitError(f"{said}: {error}{kept}", error.fit) from error
-        self.folder.save_fit(result, label, self.seed, self.data)
-        self.say.print(f"{said}: done in {time.perf_counter() - started:.0f} s")
-        return result
-
-
 def _without(
     failures: Collection[str], table: pd.DataFrame, records: Mapping[str, Any]
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -210,56 +158,15 @@ def _without(
     return kept, {name: record for name, record in records.items() if name not in failures}
 
 
-def _record(result: Fit, evaluation: Evaluation) -> dict[str, Any]:
-    """Return what the scoreboard says of a fit itself, as plain data."""
-    verdict = evaluation.convergence
-    record: dict[str, Any] = {
-        "run_seconds": result.run_seconds,
-        "compile_seconds": result.compile_seconds,
-        "num_gradients": result.num_gradients,
-        "num_passes": result.num_passes,
-        "chain_method": result.chain_method,
-        "temperature": temperature_of(result.method),
-        "num_chains": result.num_chains,
-        "num_draws": result.num_draws,
-        "num_scored_draws": evaluation.num_draws,
-        "num_parameters": int(sum(np.prod(d.shape[2:]) for d in result.draws.values())),
-        "rhat": None,
-        "ess": None,
-        "gradient_snr": None,
-        "restarts": None,
-        "khat": None,
-    }
-    if verdict is not None:
-        state = "converged" if verdict.converged else "unconverged"
-        low = min(verdict.ess_bulk, verdict.ess_tail)
-        return record | {"verdict": state, "reason": verdict.reason, "rhat": verdict.rhat, "ess": low}
-    ending = completion(result)
-    assert ending is not None
-    tempered = ""
-    if record["temperature"] != 1:
-        tempered = f"; tempered: its KL is multiplied by {record['temperature']:g}, so it is not the model's posterior"
-    family = None if result.log_q is None else family_fit(result, num_draws=_khat_draws(result))
-    return record | {
-        "verdict": ending.verdict,
-        "reason": "; ".join([ending.reason, *([] if family is None else [family.reason])]) + tempered,
-        "gradient_snr": ending.gradient_snr,
-        "restarts": None if result.restarts is None else [float(loss) for loss in result.restarts],
-        "khat": None if family is None else family.khat,
-    }
+def _only(names: Collection[str], by_name: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in by_name.items() if name in names}
 
 
-def _khat_draws(result: Fit) -> int:
-    """Return how many draws Pareto k-hat is asked of: each takes a log joint, a third of a gradient, over all rows."""
-    operations = gradient_operations(result.model, result.x, result.y) / 3
-    return max(1, int(MOST_KHAT_OPERATIONS / max(operations, 1)))
-
-
-def _distances(name: str, evaluations: Mapping[str, Evaluation], data: Dataset) -> list[Row]:
+def _distances(name: str, fits: Mapping[str, Fit], evaluations: Mapping[str, Evaluation], data: Dataset) -> list[Row]:
     reference = evaluations.get(REFERENCE)
     if reference is None or reference.convergence is None or not reference.convergence.converged:
         return []
-    return distance_rows(evaluations[name], reference, data)
+    return distance_rows(evaluations[name], reference, data) + moment_rows(fits[name], fits[REFERENCE])
 
 
 def _paired(name: str, evaluations: Mapping[str, Evaluation], data: Dataset) -> list[Row]:

@@ -7,9 +7,9 @@ import functools
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from scipy.stats import norm
 
 from hmcvi.inference import ClassPredictive, Fit, NormalPredictive, predict, scores
 from hmcvi.inference.diagnostics import Convergence, convergence
@@ -20,7 +20,7 @@ from .datasets import Dataset
 from .experiment import LEAST_DRAWS
 from .ood import OODSet
 
-__all__ = ["POSTERIOR_MEAN", "REFERENCE", "Evaluation", "Row", "distance_rows", "evaluate", "paired_rows"]
+__all__ = ["POSTERIOR_MEAN", "REFERENCE", "Evaluation", "Row", "distance_rows", "evaluate", "paired_rows", "row_scores"]
 
 REFERENCE = "nuts"
 """The method that earns the name of reference where its diagnostics pass."""
@@ -33,9 +33,6 @@ MOST_OPERATIONS = 1.5e12
 
 MOST_VALUES = 2**22
 """Rows times draws of a regression's scores: a mixture's quantiles cost microseconds for each, twenty times over."""
-
-WIDTH_ROWS = 2000
-"""Rows beyond which the Monte Carlo error of an interval's width is left out: each of 20 takes a bisection."""
 
 BYTES_PER_NUMBER = 8
 """As in float64, where that is switched on."""
@@ -52,19 +49,24 @@ COVERAGES = (0.8, 0.95)
 CRPS_DRAWS = 1000
 """Draws that a CRPS is taken from: more would sort for seconds, twenty times over for its Monte Carlo error."""
 
-LEVELS = (0.5, 0.9)
-"""Levels of the central predictive intervals whose coverage is scored."""
+LEVELS = (0.5, 0.8, 0.9, 0.95)
+"""Levels of the central predictive intervals whose coverage and width are scored."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One score: its value, its sampling error over the set's rows, and the posterior's Monte Carlo error."""
+    """One score: its value, its sampling error over the set's rows, and the posterior's Monte Carlo error.
+
+    `low` and `high` are the ends of its 95 % bootstrap interval, where it has one: a distance or a paired difference.
+    """
 
     set: str
     score: str
     value: float
     standard_error: float
     monte_carlo_error: float
+    low: float = math.nan
+    high: float = math.nan
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +97,7 @@ def evaluate(fit: Fit, data: Dataset, foreign: list[OODSet]) -> Evaluation:
         foreign: the OOD sets.
     """
     thinned = _thin(fit, data, max([len(data.x_test), *(ood_set.num_rows for ood_set in foreign)]))
-    test = _predict(thinned, data, data.x_test)
+    test = _predict(thinned, data, data.x_test, data.y_test)
     inside = _scores(test, data, data.y_test)
     rows = inside.rows(data.scored_on)
     if fit.location is not None and fit.num_draws > 1:
@@ -103,7 +105,7 @@ def evaluate(fit: Fit, data: Dataset, foreign: list[OODSet]) -> Evaluation:
         rows += mean.rows(POSTERIOR_MEAN, mean.under_shift)
     uncertainty = {data.scored_on: inside.uncertainties(None)["entropy"]}
     for ood_set in foreign:
-        predictions = _predict(thinned, data, ood_set.x)
+        predictions = _predict(thinned, data, ood_set.x)  # no y: no score of it takes a draw's own likelihood
         outside = _scores(predictions, data, ood_set.y)
         uncertainty[ood_set.name] = outside.uncertainties(None)["entropy"]
         rows += _ood_rows(ood_set.name, inside, outside)
@@ -126,10 +128,11 @@ def _thin(fit: Fit, data: Dataset, rows: int) -> Fit:
     return dataclasses.replace(fit, draws={site: values[:, ::step] for site, values in fit.draws.items()})
 
 
-def _predict(fit: Fit, data: Dataset, x: np.ndarray) -> Predictive:
+def _predict(fit: Fit, data: Dataset, x: np.ndarray, y: np.ndarray | None = None) -> Predictive:
     """Predict under the usual bound, or that of the result where it is larger: memory was asked for beforehand."""
-    width = NUM_BATCHES * (data.num_classes + 1) if data.num_classes else 3 * fit.num_chains * fit.num_draws
-    return predict(fit, x, max_bytes=max(MAX_BYTES, BYTES_PER_NUMBER * width * len(x)))
+    width = NUM_BATCHES * (data.num_classes + 2) if data.num_classes else 3 * fit.num_chains * fit.num_draws
+    y = y if data.num_classes else None  # a regression's densities come from its means and scales
+    return predict(fit, x, y, every_draw=False, max_bytes=max(MAX_BYTES, BYTES_PER_NUMBER * width * len(x)))
 
 
 def _scores(predictions: Predictive, data: Dataset, y: np.ndarray | None) -> _ClassScores | _NormalScores:
@@ -141,21 +144,43 @@ def _scores(predictions: Predictive, data: Dataset, y: np.ndarray | None) -> _Cl
 def _ood_rows(name: str, inside: _ClassScores | _NormalScores, outside: _ClassScores | _NormalScores) -> list[Row]:
     rows = []
     whole_in, whole_out = inside.uncertainties(None), outside.uncertainties(None)
-    weights = _leave_one_out(inside.num_batches)
-    left_out = [(inside.uncertainties(part), outside.uncertainties(part)) for part in weights]
+    draws = scores.batch_replicates(inside.num_batches)
+    halves = [(inside.uncertainties(part), outside.uncertainties(part)) for part in draws.weights]
     for measure in whole_in:
         value, error = scores.mean(whole_out[measure])
-        rows.append(Row(name, f"mean {measure}", value, error, _spread([o[measure].mean() for _, o in left_out])))
-        # Few resamples serve the jackknife: it reads the values only.
+        rows.append(
+            Row(name, f"mean {measure}", value, error, draws.error(value, [o[measure].mean() for _, o in halves]))
+        )
+        # Few resamples serve the Monte Carlo error: it reads the values only.
         resampled = {"aupr": scores.aupr, "fpr95": scores.fpr95}
         value, error = scores.auroc(whole_in[measure], whole_out[measure])
-        areas = [scores.auroc(i[measure], o[measure]).value for i, o in left_out]
-        rows.append(Row(name, f"auroc, {measure}", value, error, _spread(areas)))
+        areas = [scores.auroc(i[measure], o[measure]).value for i, o in halves]
+        rows.append(Row(name, f"auroc, {measure}", value, error, draws.error(value, areas)))
         for score, function in resampled.items():
             value, error = function(whole_in[measure], whole_out[measure])
-            values = [function(i[measure], o[measure], num_bootstrap=2).value for i, o in left_out]
-            rows.append(Row(name, f"{score}, {measure}", value, error, _spread(values)))
+            values = [function(i[measure], o[measure], num_bootstrap=2).value for i, o in halves]
+            rows.append(Row(name, f"{score}, {measure}", value, error, draws.error(value, values)))
     return rows
+
+
+@dataclass(frozen=True, eq=False)
+class _Mixture:
+    """A classifier under weights of its batches of draws, with what several scores are taken from, once."""
+
+    probs: np.ndarray
+    aleatoric: np.ndarray
+    single_draws: np.ndarray | None  # mean over draws of each one's log-likelihood (row,), where it was asked for
+    y: np.ndarray | None
+
+    @functools.cached_property
+    def log_likelihood(self) -> np.ndarray:
+        assert self.y is not None
+        return -scores.row_negative_log_likelihood(self.probs, self.y)
+
+    @functools.cached_property
+    def parts(self) -> scores.TemperatureScaling:
+        assert self.y is not None
+        return scores.temperature_scaling(self.probs, self.y)
 
 
 class _ClassScores:
@@ -167,12 +192,26 @@ class _ClassScores:
         self.predictions, self.y = predictions, y
         self.num_batches = len(predictions.batch_size)
 
+    def _mixture(self, weights: np.ndarray | None) -> _Mixture:
+        """The mixture under weights of the batches of draws (None for all alike)."""
+        sizes = self.predictions.batch_size
+        sizes = sizes if weights is None else weights * sizes
+        each = self.predictions.batch_log_likelihood
+        single = None if each is None else np.tensordot(sizes / sizes.sum(), each, 1)
+        mixture = _Mixture(*self.predictions.mixture(sizes), single, self.y)
+        alone = self.predictions.batch_size.sum() == 1 and self.y is not None
+        # One draw is its own mixture, without the rounding of two ways to it.
+        return dataclasses.replace(mixture, single_draws=mixture.log_likelihood) if alone else mixture
+
     def uncertainties(self, weights: np.ndarray | None) -> dict[str, np.ndarray]:
         """Each uncertainty (row,) by name, under weights of the batches of draws (None for all alike)."""
-        sizes = self.predictions.batch_size
-        probs, aleatoric = self.predictions.mixture(sizes if weights is None else weights * sizes)
-        total = scores.entropy(probs)
-        return {"entropy": total, "mutual information": self._epistemic(total, aleatoric)}
+        mixture = self._mixture(weights)
+        total = scores.entropy(mixture.probs)
+        return {
+            "entropy": total,
+            "mutual information": self._epistemic(total, mixture.aleatoric),
+            "1 − confidence": 1 - mixture.probs.max(axis=1),
+        }
 
     def _epistemic(self, total: np.ndarray, aleatoric: np.ndarray) -> np.ndarray:
         """The mutual information (row,); of one draw it is 0, not the rounding of two sums."""
@@ -188,34 +227,44 @@ class _ClassScores:
             return score(scores.entropy(p), 1 - scores.row_accuracy(p, y), *coverage, num_bootstrap=n)
 
         named: dict[str, Callable[..., scores.Score]] = {
-            "accuracy": lambda p, a, n: scores.accuracy(p, y),
-            "nll": lambda p, a, n: scores.negative_log_likelihood(p, y),
-            "brier": lambda p, a, n: scores.brier(p, y),
-            "ece": lambda p, a, n: scores.ece(p, y, num_bootstrap=n),
-            "ece, null level": lambda p, a, n: scores.ece_null(p),
-            "ece, equal mass": lambda p, a, n: scores.ece(p, y, bins="mass", num_bootstrap=n),
-            "ece, class-wise": lambda p, a, n: scores.class_wise_ece(p, y, num_bootstrap=n),
-            "calibration error, max": lambda p, a, n: scores.maximum_calibration_error(p, y, num_bootstrap=n),
-            "confidence − accuracy": lambda p, a, n: scores.signed_calibration_error(p, y),
-            "aurc, entropy": lambda p, a, n: risks(scores.aurc, p, n=n),
+            "accuracy": lambda m, n: scores.accuracy(m.probs, y),
+            "nll": lambda m, n: scores.negative_log_likelihood(m.probs, y),
+        }
+        if self.predictions.batch_log_likelihood is not None:
+            named |= {
+                "nll, of single draws": lambda m, n: scores.mean(-m.single_draws),
+                "nll, gained by averaging": lambda m, n: scores.averaging_gain(m.log_likelihood, m.single_draws),
+            }
+        named |= {
+            "nll, refinement": lambda m, n: m.parts.refinement,
+            "nll, miscalibration": lambda m, n: m.parts.calibration,
+            "best temperature": lambda m, n: m.parts.temperature,
+            "brier": lambda m, n: scores.brier(m.probs, y),
+            "ece": lambda m, n: scores.ece(m.probs, y, num_bootstrap=n),
+            "ece, null level": lambda m, n: scores.ece_null(m.probs),
+            "ece, equal mass": lambda m, n: scores.ece(m.probs, y, bins="mass", num_bootstrap=n),
+            "ece, class-wise": lambda m, n: scores.class_wise_ece(m.probs, y, num_bootstrap=n),
+            "calibration error, max": lambda m, n: scores.maximum_calibration_error(m.probs, y, num_bootstrap=n),
+            "confidence − accuracy": lambda m, n: scores.signed_calibration_error(m.probs, y),
+            "aurc, entropy": lambda m, n: risks(scores.aurc, m.probs, n=n),
             **{
                 f"error at {share:.0%} coverage": functools.partial(
-                    lambda share, p, a, n: risks(scores.risk_at_coverage, p, share, n=n), share
+                    lambda share, m, n: risks(scores.risk_at_coverage, m.probs, share, n=n), share
                 )
                 for share in COVERAGES
             },
-            "entropy, total": lambda p, a, n: scores.mean(scores.entropy(p)),
-            "entropy, aleatoric": lambda p, a, n: scores.mean(a),
-            "entropy, epistemic": lambda p, a, n: scores.mean(self._epistemic(scores.entropy(p), a)),
+            "entropy, total": lambda m, n: scores.mean(scores.entropy(m.probs)),
+            "entropy, aleatoric": lambda m, n: scores.mean(m.aleatoric),
+            "entropy, epistemic": lambda m, n: scores.mean(self._epistemic(scores.entropy(m.probs), m.aleatoric)),
         }
-        sizes = self.predictions.batch_size
-        whole = self.predictions.mixture(sizes)
-        left_out = [self.predictions.mixture(w * sizes) for w in _leave_one_out(self.num_batches)]
-        # Few resamples serve the jackknife: it reads the values only.
+        whole = self._mixture(None)
+        draws = scores.batch_replicates(self.num_batches)
+        halves = [self._mixture(weights) for weights in draws.weights]
+        # Few resamples serve the Monte Carlo error: it reads the values only.
+        found = {name: score(whole, n=NUM_BOOTSTRAP) for name, score in named.items() if names is None or name in names}
         return [
-            Row(part, name, *score(*whole, n=NUM_BOOTSTRAP), _spread([score(*one, n=2).value for one in left_out]))
-            for name, score in named.items()
-            if names is None or name in names
+            Row(part, name, *of, draws.error(of.value, [named[name](half, n=2).value for half in halves]))
+            for name, of in found.items()
         ]
 
 
@@ -249,64 +298,95 @@ class _NormalScores:
         """The scores of these names, or all, as rows of the set `part`."""
         assert self.y is not None
         y = self.y
+        null = functools.cache(lambda: scores.pit_distance_null(len(y)))
         named: dict[str, Callable[..., scores.Score]] = {
             "rmse": lambda m, s, n: scores.rmse(m, y),
             "nll": lambda m, s, n: _negative(scores.log_likelihood(m, s, y)),
+            "nll, of single draws": lambda m, s, n: scores.mean(-self._row_single_draws(m, s)),
+            "nll, gained by averaging": self._gain,
             "crps": lambda m, s, n: scores.crps(m[:: _step(m)], s[:: _step(m)], y),
             **{f"coverage, {level:.0%}": _coverage(level, y) for level in LEVELS},
-            f"width of {LEVELS[-1]:.0%}": lambda m, s, n: scores.interval_width(m, s, LEVELS[-1]),
+            "pit distance": lambda m, s, n: scores.pit_distance(m, s, y),
+            "pit distance, null level": lambda m, s, n: null(),
             "entropy, total": lambda m, s, n: scores.mean(scores.normal_entropy(m, s, n)[0]),
             "entropy, aleatoric": lambda m, s, n: scores.mean(scores.normal_entropy(m, s, n)[1]),
             "entropy, epistemic": lambda m, s, n: scores.mean(scores.normal_entropy(m, s, n)[2]),
         }
         whole = self._kept(None)
-        left_out = [self._kept(weights) for weights in _leave_one_out(self.num_batches)]
-        return [
-            Row(part, name, *score(*whole), self._monte_carlo_error(name, score, left_out))
-            for name, score in named.items()
-            if names is None or name in names
+        draws = scores.batch_replicates(self.num_batches)
+        halves = [self._kept(weights) for weights in draws.weights]
+        found = {name: score(*whole) for name, score in named.items() if names is None or name in names}
+        rows = [
+            Row(part, name, *of, draws.error(of.value, [named[name](*half).value for half in halves]))
+            for name, of in found.items()
         ]
+        widths = [level for level in LEVELS if names is None or f"width of {level:.0%}" in names]
+        return rows + [self._width(part, level) for level in widths]
 
-    def _monte_carlo_error(self, name: str, score: Callable[..., scores.Score], left_out: list[Any]) -> float:
-        if name.startswith("width") and self.loc.shape[1] > WIDTH_ROWS:
-            return math.nan
-        return _spread([score(*one).value for one in left_out])
+    def _width(self, part: str, level: float) -> Row:
+        """The width of the central interval; its Monte Carlo error without a bisection for each half of the draws."""
+        ends = scores.interval(self.loc, self.scale, level)
+        score = scores.mean(ends[1] - ends[0])
+        draws = scores.batch_replicates(self.num_batches)
+        weights = draws.weights[:, self.batch]
+        widths = scores.row_interval_width_under(self.loc, self.scale, weights, *ends).mean(1) if len(weights) else []
+        return Row(part, f"width of {level:.0%}", *score, draws.error(score.value, widths))
+
+    def _row_single_draws(self, loc: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        """Mean over draws of each one's log density (row,)."""
+        assert self.y is not None
+        if len(loc) == 1:  # its own mixture, without the rounding of two ways to it
+            return scores.row_log_likelihood(loc, scale, self.y)
+        return norm.logpdf(self.y, loc, scale).mean(axis=0)
+
+    def _gain(self, loc: np.ndarray, scale: np.ndarray, noise: np.ndarray) -> scores.Score:
+        assert self.y is not None
+        return scores.averaging_gain(scores.row_log_likelihood(loc, scale, self.y), self._row_single_draws(loc, scale))
 
 
 def distance_rows(evaluation: Evaluation, reference: Evaluation, data: Dataset) -> list[Row]:
     """Return the distance of a fit's predictions from the reference's, at the test rows.
 
     Where the two are one and the same, the rows hold the noise floor: the distance between the two halves of the
-    reference's own chains. The Monte Carlo error is left out (NaN): the floor stands in its place.
+    reference's own chains. The intervals are bootstrapped over rows. The Monte Carlo error is left out (NaN): the
+    floor stands in its place.
     """
     ours, theirs = evaluation.predictions, reference.predictions
     if ours is theirs:
         ours, theirs = _halves(theirs)
     if isinstance(ours, ClassPredictive) and isinstance(theirs, ClassPredictive):
         named = {
-            "agreement": scores.agreement(ours.probs, theirs.probs),
-            "total variation": scores.total_variation(ours.probs, theirs.probs),
-            "jensen-shannon": scores.jensen_shannon(ours.probs, theirs.probs),
+            "agreement": scores.row_agreement(ours.probs, theirs.probs),
+            "total variation": scores.row_total_variation(ours.probs, theirs.probs),
+            "jensen-shannon": scores.row_jensen_shannon(ours.probs, theirs.probs),
         }
     else:
         assert isinstance(ours, NormalPredictive)
         assert isinstance(theirs, NormalPredictive)
         normals = [part.reshape(-1, part.shape[-1]) for p in (ours, theirs) for part in (p.loc, p.scale)]
-        value, error = scores.wasserstein2(*normals)
-        named = {"wasserstein-2": scores.Score(value * data.target_scale, error * data.target_scale)}
-    return [Row("reference", name, *score, float("nan")) for name, score in named.items()]
+        named = {"wasserstein-2": scores.row_wasserstein2(*normals) * data.target_scale}
+    return [
+        Row("reference", name, *scores.mean(values), math.nan, *scores.bootstrap_interval(values))
+        for name, values in named.items()
+    ]
 
 
 def paired_rows(evaluation: Evaluation, other: Evaluation, data: Dataset, name: str) -> list[Row]:
     """Return the mean differences of two fits' row scores, paired over the test rows, under the set `name`.
 
-    The errors hold the rows' sampling error; the Monte Carlo error is left out (NaN).
+    The errors and intervals hold the rows' sampling error; the Monte Carlo error is left out (NaN).
     """
-    ours, theirs = _row_scores(evaluation.predictions, data), _row_scores(other.predictions, data)
-    return [Row(name, score, *scores.paired_difference(ours[score], theirs[score]), float("nan")) for score in ours]
+    ours, theirs = row_scores(evaluation.predictions, data), row_scores(other.predictions, data)
+    rows = []
+    for score in ours:
+        with np.errstate(invalid="ignore"):  # both ruled out what happened: neither is better
+            found = scores.paired_bootstrap([(ours[score] - theirs[score])[:, None]])
+        pair = scores.paired_difference(ours[score], theirs[score])
+        rows.append(Row(name, score, *pair, math.nan, float(found.low[0]), float(found.high[0])))
+    return rows
 
 
-def _row_scores(predictions: Predictive, data: Dataset) -> dict[str, np.ndarray]:
+def row_scores(predictions: Predictive, data: Dataset) -> dict[str, np.ndarray]:
     """Return the scores that are means over rows, row by row; regression in the unit of the target."""
     if isinstance(predictions, ClassPredictive):
         probs, y = predictions.probs, data.y_test
@@ -338,19 +418,6 @@ def _halves(predictions: Predictive) -> tuple[Predictive, ...]:
     arrays = (predictions.loc, predictions.scale, predictions.batch)
     parts = [np.split(array, [middle], axis) for array in arrays]
     return tuple(NormalPredictive(*half) for half in zip(*parts, strict=True))
-
-
-def _leave_one_out(num_batches: int) -> np.ndarray:
-    """Return weights (left out, batch): 0 for the batch left out, 1 for the others; no row for a single batch."""
-    return 1.0 - np.eye(num_batches) if num_batches > 1 else np.empty((0, num_batches))
-
-
-def _spread(left_out: list[float]) -> float:
-    """Return the jackknife standard error of values that leave one batch out each; NaN of one draw, which has none."""
-    if not left_out:
-        return math.nan
-    values = np.asarray(left_out)
-    return scores.jackknife(lambda weights: float(values[np.argmin(weights)]), len(values))
 
 
 def _step(draws: np.ndarray) -> int:

@@ -14,11 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from .evaluate import POSTERIOR_MEAN, REFERENCE
+from .loo import BAD_ROWS, ELPD, TRAINING_ROWS
+from .moments import MEANS, SDS
 from .options import UsageError
 
 __all__ = ["COLUMNS", "average_seeds", "print_scoreboard", "read_run", "scoreboard"]
 
-COLUMNS = ("seed", "method", "set", "score", "value", "standard_error", "monte_carlo_error")
+COLUMNS = ("seed", "method", "set", "score", "value", "standard_error", "monte_carlo_error", "low", "high")
 
 WIDTH = 100
 """Columns of text that a scoreboard fits in."""
@@ -35,6 +37,9 @@ METHODS_PER_TABLE = 3
 BETTER = {
     "accuracy": "↑",
     "nll": "↓",
+    "nll, of single draws": "↓",
+    "nll, refinement": "↓",
+    "nll, miscalibration": "↓",
     "brier": "↓",
     "ece": "↓",
     "ece, equal mass": "↓",
@@ -45,26 +50,38 @@ BETTER = {
     "error at 95% coverage": "↓",
     "crps": "↓",
     "rmse": "↓",
+    "pit distance": "↓",
     "agreement": "↑",
     "total variation": "↓",
     "jensen-shannon": "↓",
     "wasserstein-2": "↓",
+    MEANS: "↓",
+    ELPD: "↑",
 }
 """Which way is better, where one way is."""
 
-ON_BOARD = ("auroc, entropy", "auroc, mutual information")
+ON_BOARD = ("auroc, entropy", "auroc, mutual information", "auroc, 1 − confidence")
 """OOD scores shown to a person; table.csv has AUPR, FPR95 and the mean uncertainties too."""
 
+OFF_BOARD = ("width of 50%", "width of 80%", "width of 95%")
+"""Scores of the test rows in table.csv alone, as are the posterior moments site by site."""
 
-FROM_SEVERAL = ("entropy, epistemic", "auroc, mutual information")
-"""Scores of how draws disagree: one draw alone has none."""
+FROM_SEVERAL = (
+    "entropy, epistemic",
+    "auroc, mutual information",
+    "nll, of single draws",
+    "nll, gained by averaging",
+    SDS,
+)
+"""Scores of how draws differ: one draw alone has none."""
 
 
 def average_seeds(table: pd.DataFrame) -> pd.DataFrame:
     """Return one row for each (method, set, score), averaged over seeds.
 
     With several seeds the standard error is that between them, sd / √seeds: it holds the test set's sampling error
-    and the training's. The Monte Carlo error is that of the average, √(Σ error²) / seeds.
+    and the training's. The Monte Carlo error is that of the average, √(Σ error²) / seeds. An interval is over the rows
+    of one seed, so several have none.
     """
     rows = []
     for (method, part, score), group in table.groupby(["method", "set", "score"], sort=False):
@@ -72,8 +89,9 @@ def average_seeds(table: pd.DataFrame) -> pd.DataFrame:
         count = len(values)
         error = errors[0] if count == 1 else values.std(ddof=1) / np.sqrt(count)
         monte_carlo = np.sqrt((group["monte_carlo_error"].to_numpy() ** 2).sum()) / count
-        rows.append((method, part, score, values.mean(), error, monte_carlo))
-    return pd.DataFrame(rows, columns=["method", "set", "score", "value", "standard_error", "monte_carlo_error"])
+        ends = group[["low", "high"]].iloc[0] if count == 1 else (np.nan, np.nan)
+        rows.append((method, part, score, values.mean(), error, monte_carlo, *ends))
+    return pd.DataFrame(rows, columns=["method", "set", "score", *COLUMNS[4:]])
 
 
 def scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], methods: Sequence[str]) -> Table:
@@ -124,36 +142,52 @@ def scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], methods: Sequenc
     def line(part: str, score: str, label: str) -> None:
         cells = []
         for method in methods:
-            if (part, score, method) in averaged.index:
-                row = averaged.loc[(part, score, method)]
-                if score in FROM_SEVERAL and _draws(fits[method]) == 1:
-                    cells.append("not applicable")
-                    continue
-                cells.append(_cell(row["value"], row["standard_error"], row["monte_carlo_error"]))
-            else:
+            if score in FROM_SEVERAL and _draws(fits[method]) == 1:
+                cells.append("not applicable")
+            elif (part, score, method) not in averaged.index:
                 cells.append("–")
+            else:
+                row = averaged.loc[(part, score, method)]
+                if np.isfinite(row["low"]):
+                    cells.append(interval_cell(row["value"], row["low"], row["high"]))
+                else:
+                    cells.append(_cell(row["value"], row["standard_error"], row["monte_carlo_error"]))
         board.add_row(Text(f"  {label}"), *cells)
 
     inside = next(iter(summary["sets"]))
     section(f"{inside}, {summary['sets'][inside]:,} rows")
     for score in by_set[inside]:
-        line(inside, score, f"{score} {BETTER.get(score, '')}".rstrip())
+        if score not in OFF_BOARD:
+            line(inside, score, f"{score} {BETTER.get(score, '')}".rstrip())
     if any((POSTERIOR_MEAN, score, method) in averaged.index for score in by_set[inside] for method in methods):
         section("at the posterior mean")
         for score in by_set[POSTERIOR_MEAN]:
             line(POSTERIOR_MEAN, score, f"{score} {BETTER.get(score, '')}".rstrip())
     for part in by_set:
         if part.startswith("minus "):
-            section(f"difference from {part.removeprefix('minus ')}")
+            first = part.removeprefix("minus ")
+            section(f"difference from {first}, paired")
+            of = {(d["method"], d["score"]): d for d in summary.get("differences", ()) if d["minus"] == first}
             for score in by_set[part]:
-                line(part, score, f"{score}, paired")
+                if not of:
+                    line(part, score, score)
+                    continue
+                found = [of.get((method, score)) for method in methods]
+                board.add_row(Text(f"  {score}"), *map(_difference, found))
+                board.add_row(Text(f"    P(better than {first})"), *map(_better, found))
     if "reference" in by_set:
         section("distance to nuts")
         for score in by_set["reference"]:
-            line("reference", score, f"{score} {BETTER[score]}")
+            if ":" not in score:  # site by site
+                line("reference", score, f"{score} {BETTER.get(score, '')}".rstrip())
     elif REFERENCE in fits:
         section("distance to nuts")
         board.add_row("  none: nuts is unconverged")
+    if TRAINING_ROWS in by_set:
+        section(f"{TRAINING_ROWS}, left out")
+        elpd, bad = ([_training(averaged, summary, method, score) for method in methods] for score in (ELPD, BAD_ROWS))
+        board.add_row(f"  {ELPD} {BETTER[ELPD]}", *elpd)
+        board.add_row(f"  {BAD_ROWS}", *bad)
     shifts = summary.get("shifts", {})
     graded = [part for parts in shifts.values() for part in parts]
     foreign = [part for part in summary["sets"] if part != inside and part not in graded]
@@ -207,7 +241,7 @@ def _how_to_read(table: pd.DataFrame, summary: Mapping[str, Any], error: str) ->
     """Return what the numbers on this board mean: a sentence for each thing that is on it."""
     inside, *others = summary["sets"]
     sentences = [
-        f"value ± {error} (± the posterior's Monte Carlo error, by jackknife over batches of draws); entropies and nll "
+        f"value ± {error} (± the posterior's Monte Carlo error, from halves of its draws); entropies and nll "
         "in nats. ↑ higher is better, ↓ lower."
     ]
     if (table["set"] == POSTERIOR_MEAN).any():
@@ -220,13 +254,32 @@ def _how_to_read(table: pd.DataFrame, summary: Mapping[str, Any], error: str) ->
         sentences.append(f"AUROC: how well an uncertainty tells OOD rows from {inside} rows, 0.5 is chance.")
     if summary.get("shifts"):
         sentences.append("Under a graded shift: the mean over its severities.")
+    if (table["score"] == "nll, refinement").any():
+        sentences.append(
+            "nll = that of single draws − gained by averaging = refinement + miscalibration; the latter is what the "
+            "best temperature mends, above 1 for overconfidence."
+        )
+    if (table["score"] == "pit distance").any():
+        sentences.append("PIT distance: mean error of the coverage over all levels.")
     if (table["set"] == "reference").any():
-        sentences.append(f"{REFERENCE}' distance to itself is the noise floor, between two halves of its chains.")
+        sentences.append(
+            f"{REFERENCE}' distance to itself is the noise floor, between two halves of its chains; [95 % interval]. "
+            "Posterior sds below 0 in log ratio are too narrow; where hidden units change places between chains the "
+            "floor of the posterior moments is high, and they say nothing."
+        )
     if len(summary["fits"]) > 1:
+        over = "rows" if len(summary["seeds"]) == 1 else "seeds and rows"
         sentences.append(
             f"Methods share their {inside} rows, so that their errors go together: judge them by the paired "
-            "differences."
+            f"differences, [95 % interval] by bootstrap over {over}; a tie's holds 0."
         )
+    if TRAINING_ROWS in set(table["set"]):
+        sentences.append(
+            "elpd_loo: log density of each training row under the draws reweighted to leave it out (PSIS-LOO), which "
+            "a k-hat that is too high in over 1 % of the rows forbids."
+        )
+        none = summary.get("no_loo", {})
+        sentences += [f"Not applicable to {method}: {reason}." for method, reason in none.items()]
     return " ".join(sentences)
 
 
@@ -259,14 +312,63 @@ def _layout(methods: Sequence[str]) -> list[list[str]]:
 
 
 def _cell(value: float, error: float, monte_carlo: float) -> str:
+    parts = (error,) if np.isnan(monte_carlo) else (error, monte_carlo)
+
+    def text(digits: str, of_errors: str) -> str:
+        errors = [f"±{part:{of_errors}}" for part in parts]
+        return " ".join([f"{value:{digits}}", *errors[:1], *(f"({one})" for one in errors[1:])])
+
+    tries = [(f".{digits}f", f".{digits}f") for digits in ((3, 2, 1, 0) if abs(value) < 100 else (1, 0))]
     if 0 < abs(value) < 0.01 and 0 < error < 5e-4:  # a target of small unit: three digits would say zero
-        if np.isnan(monte_carlo):
-            return f"{value:.2g} ±{error:.1g}"
-        text = f"{value:.2g} ±{error:.1g} (±{monte_carlo:.1g})"
-        return text if len(text) <= CELL_WIDTH else f"{value:.0e} ±{error:.0e} (±{monte_carlo:.0e})"
-    digits = 3 if abs(value) < 100 else 1
-    text = f"{value:.{digits}f} ±{error:.{digits}f}"
-    return text if np.isnan(monte_carlo) else f"{text} (±{monte_carlo:.{digits}f})"
+        tries = [(".2g", ".1g")]
+    return _that_fits([text(*one) for one in tries] + [text(".0e", ".0e")])
+
+
+def interval_cell(value: float, low: float, high: float) -> str:
+    """Return "value [low, high]" no wider than a cell, with as many of three digits as fit.
+
+    >>> interval_cell(0.0123, 0.0101, 0.0149), interval_cell(-0.0123, -0.0201, -0.0049), interval_cell(1e-4, 5e-5, 2e-4)
+    ('0.012 [0.010, 0.015]', '-0.012 [-0.020,-0.005]', '1e-04 [5e-05, 2e-04]')
+    """
+    tries = [f".{digits}f" for digits in ((3, 2, 1, 0) if abs(value) < 100 else (1, 0))]
+    if 0 < max(abs(value), high - low) < 0.005:  # three digits would say zero
+        tries = []
+    texts = []
+    for digits in (*tries, ".0e"):
+        of_value, of_low, of_high = (f"{float(f'{number:{digits}}') + 0.0:{digits}}" for number in (value, low, high))
+        texts += [f"{of_value} [{of_low}{gap}{of_high}]" for gap in (", ", ",")]
+    return _that_fits(texts)
+
+
+def _that_fits(texts: Sequence[str]) -> str:
+    return next((text for text in texts if len(text) <= CELL_WIDTH), texts[-1])
+
+
+def _difference(found: Mapping[str, Any] | None) -> str:
+    if found is None or found["value"] is None:  # infinite rows of both
+        return "–"
+    if found["low"] is None:
+        return f"{found['value']:.3f}"
+    return interval_cell(found["value"], found["low"], found["high"])
+
+
+def _better(found: Mapping[str, Any] | None) -> str:
+    if found is None or found["probability_better"] is None:
+        return "–"
+    share = found["probability_better"]
+    text = ">0.999" if share > 0.9994 else "<0.001" if share < 0.0006 else f"{share:.3f}"
+    return f"tie, {text}" if found["tied"] else text
+
+
+def _training(averaged: pd.DataFrame, summary: Mapping[str, Any], method: str, score: str) -> str:
+    if (TRAINING_ROWS, score, method) not in averaged.index:
+        return "not applicable"
+    row = averaged.loc[(TRAINING_ROWS, score, method)]
+    if score == BAD_ROWS:
+        return f"{row['value']:,.0f} of {summary['training_rows']:,}"
+    if np.isnan(row["value"]):
+        return "k-hat too high"
+    return _cell(row["value"], row["standard_error"], row["monte_carlo_error"])
 
 
 def _verdict(records: Sequence[Mapping[str, Any]]) -> str:

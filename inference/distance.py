@@ -4,14 +4,34 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import ndtri, rel_entr
 
-from .score_base import Array, Draws, Probs, Score, check_same_rows, checked, checked_probs, mean
+from .score_base import Array, Draws, Probs, RowValues, Score, check_same_rows, checked, checked_probs, mean
 
-__all__ = ["agreement", "jensen_shannon", "total_variation", "wasserstein2"]
+__all__ = [
+    "agreement",
+    "jensen_shannon",
+    "row_agreement",
+    "row_jensen_shannon",
+    "row_total_variation",
+    "row_wasserstein2",
+    "total_variation",
+    "wasserstein2",
+]
 
 OtherDraws = Float[Array, "other_draw row"]
 
 QUANTILE_LEVELS = (np.arange(100) + 0.5) / 100
 """Midpoints of the unit interval at which two quantile functions are compared."""
+
+
+def row_agreement(probs_a: Probs, probs_b: Probs) -> RowValues:
+    """Return 1[argmax_c a_ic = argmax_c b_ic] for each row, (row,); of equal probabilities the first counts.
+
+    Example:
+        >>> row_agreement(np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([[0.8, 0.2], [0.7, 0.3]]))
+        array([1., 0.])
+    """
+    a, b = _checked_pair(probs_a, probs_b)
+    return (a.argmax(1) == b.argmax(1)).astype(np.float64)
 
 
 def agreement(probs_a: Probs, probs_b: Probs) -> Score:
@@ -24,8 +44,18 @@ def agreement(probs_a: Probs, probs_b: Probs) -> Score:
         >>> agreement(np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([[0.8, 0.2], [0.7, 0.3]])).value
         0.5
     """
+    return mean(row_agreement(probs_a, probs_b))
+
+
+def row_total_variation(probs_a: Probs, probs_b: Probs) -> RowValues:
+    """Return ½ Σ_class |p_a − p_b| for each row, (row,), between 0 and 1.
+
+    Example:
+        >>> row_total_variation(np.array([[0.9, 0.1]]), np.array([[0.6, 0.4]])).round(6)
+        array([0.3])
+    """
     a, b = _checked_pair(probs_a, probs_b)
-    return mean((a.argmax(1) == b.argmax(1)).astype(float))
+    return np.abs(a - b).sum(1) / 2
 
 
 def total_variation(probs_a: Probs, probs_b: Probs) -> Score:
@@ -35,8 +65,19 @@ def total_variation(probs_a: Probs, probs_b: Probs) -> Score:
         >>> round(total_variation(np.array([[0.9, 0.1]]), np.array([[0.6, 0.4]])).value, 6)
         0.3
     """
+    return mean(row_total_variation(probs_a, probs_b))
+
+
+def row_jensen_shannon(probs_a: Probs, probs_b: Probs) -> RowValues:
+    """Return each row's ½ KL(p_a ‖ m) + ½ KL(p_b ‖ m), m = ½ (p_a + p_b), (row,), in nats, between 0 and log 2.
+
+    Example:
+        >>> row_jensen_shannon(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])).round(6)  # log 2
+        array([0.693147])
+    """
     a, b = _checked_pair(probs_a, probs_b)
-    return mean(np.abs(a - b).sum(1) / 2)
+    middle = (a + b) / 2
+    return (rel_entr(a, middle) + rel_entr(b, middle)).sum(1) / 2
 
 
 def jensen_shannon(probs_a: Probs, probs_b: Probs) -> Score:
@@ -50,9 +91,20 @@ def jensen_shannon(probs_a: Probs, probs_b: Probs) -> Score:
         >>> round(jensen_shannon(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])).value, 6)  # log 2
         0.693147
     """
-    a, b = _checked_pair(probs_a, probs_b)
-    middle = (a + b) / 2
-    return mean((rel_entr(a, middle) + rel_entr(b, middle)).sum(1) / 2)
+    return mean(row_jensen_shannon(probs_a, probs_b))
+
+
+def row_wasserstein2(loc_a: Draws, scale_a: Draws, loc_b: OtherDraws, scale_b: OtherDraws) -> RowValues:
+    """Return each row's 2-Wasserstein distance of two mixtures of Normals, (row,): see `wasserstein2`.
+
+    Example:
+        >>> one, two = np.zeros((1, 2)), np.full((1, 2), 2.0)
+        >>> row_wasserstein2(one, one + 1, two, one + 1).round(6)
+        array([2., 2.])
+    """
+    check_same_rows("loc_a", np.shape(loc_a)[-1], "loc_b", np.shape(loc_b)[-1])
+    gaps = _quantiles(loc_a, scale_a) - _quantiles(loc_b, scale_b)
+    return np.sqrt((gaps**2).mean(0))
 
 
 def wasserstein2(loc_a: Draws, scale_a: Draws, loc_b: OtherDraws, scale_b: OtherDraws) -> Score:
@@ -68,9 +120,7 @@ def wasserstein2(loc_a: Draws, scale_a: Draws, loc_b: OtherDraws, scale_b: Other
         >>> round(wasserstein2(one, one + 1, two, one + 1).value, 6)  # a shift by 2
         2.0
     """
-    check_same_rows("loc_a", np.shape(loc_a)[-1], "loc_b", np.shape(loc_b)[-1])
-    gaps = _quantiles(loc_a, scale_a) - _quantiles(loc_b, scale_b)
-    return mean(np.sqrt((gaps**2).mean(0)))
+    return mean(row_wasserstein2(loc_a, scale_a, loc_b, scale_b))
 
 
 def _checked_pair(probs_a: Probs, probs_b: Probs) -> tuple[np.ndarray, np.ndarray]:

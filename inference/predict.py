@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from .draw_steps import batch_steps, most_draws
 __all__ = ["ClassPredictive", "NormalPredictive", "Predictive", "at_posterior_mean", "predict", "predict_draws"]
 
 NUM_BATCHES = 20
-"""Batches of contiguous draws that Monte Carlo errors are estimated from (delete-one-batch jackknife)."""
+"""Batches of contiguous draws that Monte Carlo errors are estimated from (half-samples of the batches)."""
 
 MAX_BYTES = 2**28
 """Memory bound of a prediction: 256 MiB of working space beside the result, and as much for the result itself."""
@@ -51,13 +52,15 @@ class ClassPredictive:
         batch_probs: mean probabilities in each batch of draws (batch, row, class).
         batch_entropy: mean entropy of a draw's probabilities in each batch (batch, row), in nats.
         batch_size: draws in each batch (batch,).
-        log_likelihood: log p(y | x, draw) (chain, draw, row), where y was given.
+        log_likelihood: log p(y | x, draw) (chain, draw, row), where y was given and every draw's was asked for.
+        batch_log_likelihood: its mean over the draws of each batch (batch, row), where y was given.
     """
 
     batch_probs: Float[np.ndarray, "batch row class"]
     batch_entropy: Float[np.ndarray, "batch row"]
     batch_size: np.ndarray
     log_likelihood: Float[np.ndarray, "chain draw row"] | None = None
+    batch_log_likelihood: Float[np.ndarray, "batch row"] | None = None
 
     @property
     def probs(self) -> Float[np.ndarray, "row class"]:
@@ -145,7 +148,15 @@ def at_posterior_mean(fit: Fit) -> Fit:
     return _MEANS[fit]
 
 
-def predict(fit: Fit, x: Any, y: Any = None, *, deterministic: bool = False, max_bytes: int = MAX_BYTES) -> Predictive:
+def predict(
+    fit: Fit,
+    x: Any,
+    y: Any = None,
+    *,
+    deterministic: bool = False,
+    every_draw: bool = True,
+    max_bytes: int = MAX_BYTES,
+) -> Predictive:
     """Predict at x: the mixture over the fit's draws of the model's distribution of `y`.
 
     One call for every model. A model that takes `x_new`, as a Gaussian process does, conditions on its training
@@ -154,8 +165,10 @@ def predict(fit: Fit, x: Any, y: Any = None, *, deterministic: bool = False, max
     Arguments:
         fit: what `hmcvi.inference.fit` returned.
         x: inputs (row, feature...), of the training inputs' trailing shape.
-        y: targets (row,); with them the row log-likelihoods of every draw are kept.
+        y: targets (row,); with them the row log-likelihoods are kept.
         deterministic: whether to make one pass at the posterior mean instead; see `at_posterior_mean`.
+        every_draw: whether to keep them of every draw, as memory for draws × rows; else, for classes, their means
+            over batches of draws alone.
         max_bytes: bound on working memory, and on the result, in bytes.
 
     Returns:
@@ -178,21 +191,27 @@ def predict(fit: Fit, x: Any, y: Any = None, *, deterministic: bool = False, max
         targets = jnp.asarray(check_labels(np.asarray(targets), width))
     itemsize = as_floats(fit.x[:1]).dtype.itemsize
     per_row = itemsize * (NUM_BATCHES * (width + 1) if kind == "class" else 3 * num_draws)
-    per_row += itemsize * num_draws * (targets is not None)
+    keep = targets is not None and every_draw
+    per_row += itemsize * num_draws * keep
     if per_row * len(x) > max_bytes:
         raise ValueError(
             f"predictions for {len(x)} rows take {per_row * len(x) / 2**20:.0f} MiB and the bound is "
             f"{max_bytes / 2**20:.0f} MiB: predict {max(max_bytes // per_row, 1)} rows at a time or raise max_bytes"
         )
-    reduce = _reduce_classes if kind == "class" else _keep_normals
+    reduce: Reduce = _keep_normals
+    if kind == "class":
+        reduce = _reduce_classes if keep else _reduce_to_batches
     parts = _in_row_chunks(fit, x, targets, reduce, outcome, max_bytes)
     log_likelihood = None
-    if targets is not None:
+    if "log_likelihood" in parts:
         log_likelihood = parts.pop("log_likelihood").reshape(fit.num_chains, fit.num_draws, len(x))
     if kind == "class":
         sizes = np.bincount(batch.ravel())
         scaled = sizes[:, None]
-        return ClassPredictive(parts["probs"] / scaled[..., None], parts["entropy"] / scaled, sizes, log_likelihood)
+        means = parts["batch_log_likelihood"] / scaled if targets is not None else None
+        return ClassPredictive(
+            parts["probs"] / scaled[..., None], parts["entropy"] / scaled, sizes, log_likelihood, means
+        )
     shape = (fit.num_chains, fit.num_draws, len(x))
     loc, scale, noise = (parts[name].reshape(shape) for name in ("loc", "scale", "noise"))
     return NormalPredictive(loc, scale, batch, log_likelihood, noise if accepts(fit.model, "x_new") else None)
@@ -347,27 +366,38 @@ def _outcome(fit: Fit, x: jax.Array) -> _Outcome:
 Reduce = Callable[..., Any]
 
 
-def _reduce_classes(fit: Fit, distribution: Any, draws: Any, keys: Any, y: Any, rows: int, outcome: _Outcome) -> Any:
-    """Add up probabilities and entropies by batch while the draws go by; keep only log-likelihoods draw by draw."""
+def _reduce_classes(
+    fit: Fit,
+    distribution: Any,
+    draws: Any,
+    keys: Any,
+    y: Any,
+    rows: int,
+    outcome: _Outcome,
+    *,
+    every_draw: bool = True,
+) -> Any:
+    """Add up probabilities, entropies and log-likelihoods by batch while draws go by; keep only the last by draw."""
     first, counted = batch_steps(np.bincount(_batches(fit.num_chains, fit.num_draws).ravel()), outcome.draws_per_step)
     dtype = next(iter(draws.values())).dtype
     per_step, all_count = counted.shape[-1], bool(counted.all())
 
     def of_draw(draw: Any, key: jax.Array, counts: jax.Array) -> Any:
         probs, entropy = _probs_and_entropy(distribution(draw, key)[0])
-        added = {"probs": probs, "entropy": entropy}
+        added, log_likelihood = {"probs": probs, "entropy": entropy}, None
+        if y is not None:
+            # A sum in place of a look-up, which would go row by row.
+            chosen = jnp.sum(jnp.where(jnp.arange(len(probs))[:, None] == y, probs, 0), axis=0)
+            log_likelihood = jnp.log(jnp.maximum(chosen, jnp.finfo(probs.dtype).tiny))
+            added["batch_log_likelihood"] = log_likelihood
         sums = added if all_count else jax.tree.map(lambda part: jnp.where(counts, part, 0), added)
-        if y is None:
-            return sums, None
-        # A sum in place of a look-up, which would go row by row.
-        chosen = jnp.sum(jnp.where(jnp.arange(len(probs))[:, None] == y, probs, 0), axis=0)
-        return sums, jnp.log(jnp.maximum(chosen, jnp.finfo(probs.dtype).tiny))
+        return sums, log_likelihood if every_draw else None
 
     def of_step(first: jax.Array, counts: jax.Array) -> Any:
         if per_step == 1:
             item = jax.tree.map(lambda d: lax.dynamic_index_in_dim(d, first, keepdims=False), (draws, keys))
             sums, log_likelihood = of_draw(*item, counts[0])
-            return sums, None if y is None else log_likelihood[None]
+            return sums, None if log_likelihood is None else log_likelihood[None]
         items = jax.tree.map(lambda d: lax.dynamic_slice_in_dim(d, first, per_step), (draws, keys))
         sums, log_likelihood = jax.vmap(of_draw)(*items, counts)
         return jax.tree.map(lambda part: part.sum(0), sums), log_likelihood
@@ -378,15 +408,20 @@ def _reduce_classes(fit: Fit, distribution: Any, draws: Any, keys: Any, y: Any, 
             return jax.tree.map(jnp.add, sums, added), log_likelihood
 
         zero = {"probs": jnp.zeros((outcome.width, rows), dtype), "entropy": jnp.zeros(rows, dtype)}
+        if y is not None:
+            zero["batch_log_likelihood"] = zero["entropy"]
         sums, log_likelihood = lax.scan(step, zero, item)
         # Rows become the first axis of a batch, as everywhere outside.
-        return {"probs": sums["probs"].T, "entropy": sums["entropy"]}, log_likelihood
+        return sums | {"probs": sums["probs"].T}, log_likelihood
 
     result, log_likelihood = lax.map(of_batch, (jnp.asarray(first), jnp.asarray(counted)))
-    if y is None:
+    if log_likelihood is None:
         return result
     log_likelihood = log_likelihood.reshape(counted.size, -1)
     return result | {"log_likelihood": log_likelihood if all_count else log_likelihood[np.flatnonzero(counted)]}
+
+
+_reduce_to_batches = functools.partial(_reduce_classes, every_draw=False)
 
 
 def _keep_normals(fit: Fit, distribution: Any, draws: Any, keys: Any, y: Any, rows: int, outcome: _Outcome) -> Any:

@@ -1,9 +1,21 @@
 """Scores of a regression's predictive, in each row the mixture (1/D) sum_d Normal(loc_d, scale_d)."""
 
 import numpy as np
+from jaxtyping import Float
 from scipy.special import logsumexp, ndtr, ndtri
 
-from .score_base import Draws, Rows, RowValues, Score, check_same_rows, checked, score_of_rows
+from .score_base import (
+    Array,
+    Draws,
+    Rows,
+    RowValues,
+    Score,
+    bootstrap_error,
+    check_at_least,
+    check_same_rows,
+    checked,
+    score_of_rows,
+)
 
 __all__ = [
     "coverage",
@@ -13,8 +25,11 @@ __all__ = [
     "log_likelihood",
     "normal_entropy",
     "pit",
+    "pit_distance",
+    "pit_distance_null",
     "rmse",
     "row_crps",
+    "row_interval_width_under",
     "row_log_likelihood",
 ]
 
@@ -81,6 +96,64 @@ def pit(loc: Draws, scale: Draws, y: Rows) -> RowValues:
     """
     loc, scale, y = _checked_normals(loc, scale, y)
     return ndtr((y - loc) / scale).mean(axis=0)
+
+
+def pit_distance(loc: Draws, scale: Draws, y: Rows, *, num_bootstrap: int = 200, seed: int = 0) -> Score:
+    """Distance of the PIT from uniform, the area between its distribution function and the diagonal.
+
+    Integral over u in [0, 1] of |(1/n) sum_i 1[F_i(y_i) <= u] - u|, exactly: the error of the coverage averaged over
+    all one-sided levels at once. Like the ECE it is not 0 for a calibrated predictive: read it beside
+    `pit_distance_null`.
+
+    Args:
+        loc: (draw, row).
+        scale: (draw, row), standard deviations, positive.
+        y: (row,).
+        num_bootstrap: bootstrap replicates for the standard error.
+        seed: of the bootstrap.
+
+    Returns:
+        Score in [0, 1/2]; the standard error by bootstrap over rows.
+
+    Raises:
+        ValueError: num_bootstrap is below 2.
+
+    >>> pit_distance(np.zeros((1, 1)), np.ones((1, 1)), np.array([0.0])).value  # all at 0.5
+    0.25
+
+    Source: Kuleshov, Fenner and Ermon 2018, Accurate uncertainties for deep learning using calibrated regression,
+    section 3.5; its absolute form: Dheur and Ben Taieb 2023, A large-scale study of probabilistic calibration.
+    """
+    transform = np.sort(pit(loc, scale, y))
+    error = bootstrap_error(_area_from_diagonal, transform, num_bootstrap=num_bootstrap, seed=seed, rng=None)
+    return Score(_area_from_diagonal(transform), error)
+
+
+def pit_distance_null(num_rows: int, *, num_simulations: int = 1000, seed: int = 0) -> Score:
+    """The `pit_distance` of a calibrated predictive at this many rows: that of uniform draws, about 0.313 / sqrt(n).
+
+    Args:
+        num_rows: n.
+        num_simulations: how many sets of n uniform draws are made.
+        seed: of the simulation.
+
+    Returns:
+        Score: the mean over simulations and, as standard_error, the *sd over simulations*, as `ece_null` has it.
+
+    Raises:
+        ValueError: num_rows is below 1, or num_simulations below 2.
+
+    >>> round(pit_distance_null(400).value, 2)
+    0.02
+
+    Source: for the constant, E|Brownian bridge| integrated, sqrt(2 / pi) pi / 8: Shorack and Wellner 1986, Empirical
+    processes with applications to statistics, section 3.8.
+    """
+    check_at_least("num_rows", num_rows, 1)
+    check_at_least("num_simulations", num_simulations, 2)
+    rng = np.random.default_rng(seed)
+    areas = [_area_from_diagonal(rng.random(num_rows)) for _ in range(num_simulations)]
+    return Score(float(np.mean(areas)), float(np.std(areas, ddof=1)))
 
 
 def coverage(loc: Draws, scale: Draws, y: Rows, *, level: float = 0.9) -> Score:
@@ -166,6 +239,40 @@ def interval_width(loc: Draws, scale: Draws, level: float = 0.9) -> Score:
     return score_of_rows(upper - lower)
 
 
+def row_interval_width_under(
+    loc: Draws, scale: Draws, weights: Float[Array, "replicate draw"], lower: Rows, upper: Rows
+) -> Float[np.ndarray, "replicate row"]:
+    """Width of each row's interval under other weights of the draws: one Newton step from the whole mixture's ends.
+
+    F_r(q_r) = F(q) at q_r = q - (F_r(q) - F(q)) / f_r(q) to first order, F_r and f_r the distribution function and
+    density of the mixture under weights r: all that a Monte Carlo error needs, for the price of a single evaluation
+    where bisection takes eighty for each replicate.
+
+    Args:
+        loc: (draw, row).
+        scale: (draw, row), standard deviations, positive.
+        weights: (replicate, draw), not negative, their sums above 0.
+        lower: ends of the whole mixture's `interval`, (row,).
+        upper: the other ends.
+
+    Returns:
+        Widths (replicate, row), in the unit of y.
+
+    >>> loc, ends = np.zeros((4, 1)), interval(np.zeros((4, 1)), np.ones((4, 1)))
+    >>> row_interval_width_under(loc, loc + 1, np.array([[1.0, 1.0, 0.0, 0.0]]), *ends).round(2)  # equal draws
+    array([[3.29]])
+    """
+    loc, scale = _checked_normals(loc, scale)
+    weights = checked("weights", weights, "replicate", "draw")
+    weights = weights / weights.sum(axis=1, keepdims=True)
+    ends = []
+    for end in (checked("lower", lower, "row"), checked("upper", upper, "row")):
+        standard = (end - loc) / scale
+        below, density = ndtr(standard), np.exp(-(standard**2) / 2) / (scale * np.sqrt(2 * np.pi))
+        ends.append(end - (weights @ below - below.mean(axis=0)) / (weights @ density))
+    return ends[1] - ends[0]
+
+
 def normal_entropy(loc: Draws, scale: Draws, noise: Draws | None = None) -> tuple[RowValues, RowValues, RowValues]:
     """Differential entropy of the predictive, split as in `entropy_decomposition`.
 
@@ -222,6 +329,14 @@ def _tails(level: float) -> tuple[float, float]:
     if not 0 < level < 1:
         raise ValueError(f"level is {level} but should be between 0 and 1: pass 0.9 for 90 %")
     return (1 - level) / 2, (1 + level) / 2
+
+
+def _area_from_diagonal(transform: np.ndarray) -> float:
+    """Integral of |F_n(u) - u| over [0, 1] = that of |F_n^-1(t) - t|, whose steps are the sorted values."""
+    steps = np.arange(len(transform) + 1) / len(transform)
+    # Over [t_k, t_k+1] the integral of |value - t| is the difference of the antiderivative (t - value) |t - value| / 2.
+    start, end = (side - np.sort(transform) for side in (steps[:-1], steps[1:]))
+    return float(np.sum(end * np.abs(end) - start * np.abs(start)) / 2)
 
 
 def _mixture_quantile(loc: np.ndarray, scale: np.ndarray, probability: float) -> np.ndarray:

@@ -3,7 +3,8 @@
 Every score is a `Score(value, standard_error)`; functions called `row_...`, the entropies and `pit` give the
 rows' own values, for pairing and plotting. Arguments may be NumPy or JAX arrays of any float width; the sums
 are float64. Class probabilities are `(row, class)`; regression predictives are `(draw, row)`, the equally
-weighted mixture over draws of Normals. The *other* error, the posterior's Monte Carlo error, is `jackknife`.
+weighted mixture over draws of Normals. The *other* error, the posterior's Monte Carlo error, comes from
+`batch_replicates`, or for smooth scores from `jackknife`.
 
 Every function raises ValueError, in one sentence with the remedy, on arrays of the wrong shape, without rows,
 with NaN, with different numbers of rows, on rows of `probs` that are no distribution, on labels out of range
@@ -23,7 +24,19 @@ from .calibration import (
     reliability_curve,
     signed_calibration_error,
 )
-from .distance import agreement, jensen_shannon, total_variation, wasserstein2
+from .decomposition import TemperatureScaling, averaging_gain, temperature_scaling
+from .distance import (
+    agreement,
+    jensen_shannon,
+    row_agreement,
+    row_jensen_shannon,
+    row_total_variation,
+    row_wasserstein2,
+    total_variation,
+    wasserstein2,
+)
+from .moments import MomentError, MomentErrors, moment_errors
+from .monte_carlo import BatchReplicates, batch_replicates
 from .regression import (
     coverage,
     crps,
@@ -32,10 +45,14 @@ from .regression import (
     log_likelihood,
     normal_entropy,
     pit,
+    pit_distance,
+    pit_distance_null,
     rmse,
     row_crps,
+    row_interval_width_under,
     row_log_likelihood,
 )
+from .resampling import Interval, PairedBootstrap, bootstrap_interval, paired_bootstrap
 from .score_base import (
     Array,
     Labels,
@@ -55,14 +72,23 @@ from .score_base import (
 from .selective import RiskCoverage, aurc, risk_at_coverage, risk_coverage
 
 __all__ = [
+    "BatchReplicates",
+    "Interval",
+    "MomentError",
+    "MomentErrors",
+    "PairedBootstrap",
     "ReliabilityCurve",
     "RiskCoverage",
     "Score",
+    "TemperatureScaling",
     "accuracy",
     "agreement",
     "aupr",
     "aurc",
     "auroc",
+    "averaging_gain",
+    "batch_replicates",
+    "bootstrap_interval",
     "brier",
     "class_wise_ece",
     "coverage",
@@ -79,21 +105,31 @@ __all__ = [
     "log_likelihood",
     "maximum_calibration_error",
     "mean",
+    "moment_errors",
     "negative_log_likelihood",
     "normal_entropy",
     "ood",
+    "paired_bootstrap",
     "paired_difference",
     "pit",
+    "pit_distance",
+    "pit_distance_null",
     "reliability_curve",
     "risk_at_coverage",
     "risk_coverage",
     "rmse",
     "row_accuracy",
+    "row_agreement",
     "row_brier",
     "row_crps",
+    "row_interval_width_under",
+    "row_jensen_shannon",
     "row_log_likelihood",
     "row_negative_log_likelihood",
+    "row_total_variation",
+    "row_wasserstein2",
     "signed_calibration_error",
+    "temperature_scaling",
     "total_variation",
     "wasserstein2",
 ]

@@ -71,7 +71,7 @@ def write_run(
         fits[name] = [{**made, "verdict": verdict} for verdict in (verdicts or {}).get(name, ["finished"] * number)]
     run = RunFolder(folder, experiment)
     table = pd.DataFrame([*scores, *further], columns=NAMES)
-    run.write_tables(table.reindex(columns=list(COLUMNS)))
+    run.write_table("table", table.reindex(columns=list(COLUMNS)))
     run.write_json(
         "summary.json",
         {

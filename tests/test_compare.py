@@ -17,9 +17,9 @@ import pytest
 from rich.console import Console
 
 from hmcvi.benchmarks import cli
-from hmcvi.benchmarks.compare import _record
 from hmcvi.benchmarks.datasets import load
 from hmcvi.benchmarks.evaluate import POSTERIOR_MEAN, Evaluation
+from hmcvi.benchmarks.records import fit_record
 from hmcvi.benchmarks.table import CELL_WIDTH, COLUMNS, _cell, _layout, average_seeds, print_scoreboard
 from hmcvi.inference import MAP, BayesByBackprop, ClassPredictive, Fit, load_datatree
 
@@ -212,13 +212,14 @@ def test_more_than_three_methods_stand_beside_the_noise_floor_in_every_table() -
 
 
 def test_errors_of_several_seeds_are_those_between_seeds() -> None:
-    table = pd.DataFrame(
-        [(s, "svi", "test", "nll", v, 9.0, 0.3) for s, v in enumerate((1.0, 2.0, 3.0))], columns=list(COLUMNS)
-    )
+    rows = [(s, "svi", "test", "nll", v, 9.0, 0.3, v - 1, v + 1) for s, v in enumerate((1.0, 2.0, 3.0))]
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
     row = average_seeds(table).iloc[0]
     assert row["value"] == 2
     assert row["standard_error"] == pytest.approx(1 / np.sqrt(3))
     assert row["monte_carlo_error"] == pytest.approx(0.3 / np.sqrt(3))
+    assert np.isnan([row["low"], row["high"]]).all()  # intervals are over the rows of one seed
+    assert average_seeds(table[:1]).iloc[0][["low", "high"]].tolist() == [0, 2]
 
 
 BAD = {
@@ -426,7 +427,7 @@ def optimised(method: MAP | BayesByBackprop, *, finished: bool | None = True) ->
 
 def test_a_tempered_posterior_says_so_on_the_board_and_in_its_reason() -> None:
     records = {
-        name: [_record(*optimised(method))]
+        name: [fit_record(*optimised(method))]
         for name, method in {
             "bbb": BayesByBackprop(temperature=0.25),
             "bbb-local": BayesByBackprop("local", temperature=0.25),
@@ -435,7 +436,7 @@ def test_a_tempered_posterior_says_so_on_the_board_and_in_its_reason() -> None:
         }.items()
     }
     assert [record["temperature"] for (record,) in records.values()] == [0.25, 0.25, 1.0, 1.0]
-    rows = [(0, name, "test", "nll", 0.5, 0.1, 0.01) for name in records]
+    rows = [(0, name, "test", "nll", 0.5, 0.1, 0.01, np.nan, np.nan) for name in records]
     printed = {}
     for shown in (["bbb", "bbb-local"], ["bbb-shared", "map"]):
         summary = {"title": "toy", "seeds": [0], "sets": {"test": 4}, "fits": {name: records[name] for name in shown}}
@@ -448,12 +449,12 @@ def test_a_tempered_posterior_says_so_on_the_board_and_in_its_reason() -> None:
     assert reason in unwrapped(printed["bbb"])
     assert "temper" not in printed["bbb-shared"]
     assert "tempered" not in records["bbb-shared"][0]["reason"] + records["map"][0]["reason"]
-    assert reason in _record(*optimised(BayesByBackprop(temperature=0.25)))["reason"]
+    assert reason in fit_record(*optimised(BayesByBackprop(temperature=0.25)))["reason"]
 
 
 def test_how_an_optimisation_ended_is_its_verdict() -> None:
     cosine = BayesByBackprop(schedule="cosine", temperature=0.5)
-    ended = {finished: _record(*optimised(cosine, finished=finished)) for finished in (True, False, None)}
+    ended = {finished: fit_record(*optimised(cosine, finished=finished)) for finished in (True, False, None)}
     assert [record["verdict"] for record in ended.values()] == ["finished", "unfinished", "schedule ended"]
     # A loss is flat where the learning rate is next to 0: that is no plateau, and is not called one.
     assert "plateau" not in ended[None]["reason"]
@@ -462,11 +463,11 @@ def test_how_an_optimisation_ended_is_its_verdict() -> None:
 
 def test_folders_of_before_temperatures_are_printed_still() -> None:
     """A summary.json that an earlier version wrote has no temperature: that of Bayes."""
-    (record,) = [_record(*optimised(MAP()))]
+    (record,) = [fit_record(*optimised(MAP()))]
     del record["temperature"]
     summary = {"title": "toy", "seeds": [0], "sets": {"test": 4}, "fits": {"map": [record]}}
     console = Console(width=100, file=io.StringIO(), color_system=None)
-    rows = [(0, "map", "test", "nll", 0.5, 0.1, 0.01)]
+    rows = [(0, "map", "test", "nll", 0.5, 0.1, 0.01, np.nan, np.nan)]
     print_scoreboard(pd.DataFrame(rows, columns=list(COLUMNS)), summary, console)
     assert "0.500 ±0.100" in console.file.getvalue()
     assert "temper" not in console.file.getvalue()

@@ -18,7 +18,17 @@ from scipy.spatial.distance import jensenshannon
 from scipy.special import logsumexp, softmax
 from sklearn import metrics
 
-from hmcvi.inference import calibration, distance, regression, score_base, scores, selective
+from hmcvi.inference import (
+    calibration,
+    decomposition,
+    distance,
+    moments,
+    regression,
+    resampling,
+    score_base,
+    scores,
+    selective,
+)
 
 NUM_ROWS, NUM_CLASSES, NUM_DRAWS = 400, 4, 7
 
@@ -462,7 +472,7 @@ def calls():
     draw_probs = np.stack([classification(seed)[0] for seed in range(3)])
     by_label = (
         "row_accuracy accuracy row_negative_log_likelihood negative_log_likelihood row_brier brier ece"
-        " reliability_curve signed_calibration_error maximum_calibration_error class_wise_ece"
+        " reliability_curve signed_calibration_error maximum_calibration_error class_wise_ece temperature_scaling"
     )
     wrong = (y != probs.argmax(axis=1)).astype(float)
     return {
@@ -472,13 +482,18 @@ def calls():
         **dict.fromkeys(("auroc", "aupr", "fpr95", "ood"), (in_, out)),
         **dict.fromkeys(("risk_coverage", "aurc"), (scores.entropy(probs), wrong)),
         "risk_at_coverage": (scores.entropy(probs), wrong, 0.8),
-        **dict.fromkeys(("agreement", "total_variation", "jensen_shannon"), (probs, classification(1)[0])),
-        "wasserstein2": (loc, scale, loc + 1, scale),
+        **dict.fromkeys(
+            [f"{row}{name}" for row in ("", "row_") for name in ("agreement", "total_variation", "jensen_shannon")],
+            (probs, classification(1)[0]),
+        ),
+        **dict.fromkeys(("wasserstein2", "row_wasserstein2"), (loc, scale, loc + 1, scale)),
+        "averaging_gain": (in_, in_ - out**2),
         "mean": (in_,),
         "paired_difference": (in_, out),
         "rmse": (loc, target),
         **dict.fromkeys(
-            ("row_log_likelihood", "log_likelihood", "row_crps", "crps", "pit", "coverage"), (loc, scale, target)
+            ("row_log_likelihood", "log_likelihood", "row_crps", "crps", "pit", "pit_distance", "coverage"),
+            (loc, scale, target),
         ),
         **dict.fromkeys(("interval", "interval_width", "normal_entropy"), (loc, scale)),
     }
@@ -488,20 +503,37 @@ ROW_AXIS = dict.fromkeys(("loc", "scale", "draw_probs", "loc_a", "scale_a", "loc
 SCORES = sorted(
     name
     for name in calls()
-    if inspect.signature(getattr(scores, name)).return_annotation is scores.Score or name == "ood"
+    if inspect.signature(getattr(scores, name)).return_annotation is scores.Score
+    or name in ("ood", "temperature_scaling")
 )
 
 
 def flatten(result):
     if isinstance(result, scores.ReliabilityCurve | scores.RiskCoverage):
         return list(vars(result).values())
+    if isinstance(result, scores.TemperatureScaling):
+        return [number for score in vars(result).values() for number in score]
     if isinstance(result, dict):
         return [number for score in result.values() for number in score]
     return list(result) if isinstance(result, tuple) else [result]
 
 
+TYPES = {name for name in scores.__all__ if name[0].isupper()}
+# Of other arguments than one array for each row: see test_distance, test_paired, test_decomposition.
+ELSEWHERE = {
+    "batch_replicates",
+    "bootstrap_interval",
+    "jackknife",
+    "moment_errors",
+    "paired_bootstrap",
+    "pit_distance_null",
+    "row_interval_width_under",
+}
+
+
 def test_the_table_of_calls_is_complete():
-    assert set(calls()) | {"Score", "ReliabilityCurve", "RiskCoverage", "jackknife"} == set(scores.__all__)
+    assert set(calls()) | TYPES | ELSEWHERE == set(scores.__all__)
+    assert {"Score", "ReliabilityCurve", "RiskCoverage"} < TYPES
 
 
 @pytest.mark.parametrize("name", SCORES)
@@ -684,7 +716,7 @@ def test_bad_input(call, message):
 
 
 def test_public_names_come_from_their_rooms():
-    for module in (calibration, distance, regression, selective):
+    for module in (calibration, decomposition, distance, moments, regression, resampling, selective):
         assert set(module.__all__) <= set(scores.__all__)
     assert set(score_base.__all__) <= set(scores.__all__)
 

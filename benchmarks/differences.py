@@ -1,0 +1,43 @@
+"""Which of two methods is better: paired bootstrap over test rows, and over seeds, for all pairs of methods at once."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from hmcvi.inference import scores
+
+__all__ = ["COLUMNS", "all_differences"]
+
+COLUMNS = ("method", "minus", "score", "value", "low", "high", "probability_better", "tied")
+
+HIGHER_IS_BETTER = ("accuracy",)
+"""Of the scores that are means over rows; of the others lower is better."""
+
+RowScores = Mapping[str, Mapping[str, np.ndarray]]
+"""By method and score, the values of the rows (row,)."""
+
+
+def all_differences(by_seed: Sequence[RowScores]) -> pd.DataFrame:
+    """Return the paired difference of every two methods in every score that is a mean over rows, with `COLUMNS`.
+
+    `value` is the mean of `method` less that of `minus`; `low` and `high` are the ends of its 95 % interval;
+    `probability_better` is the share of the resamples in which `method` is the better one; `tied` says that the
+    interval holds 0.
+
+    Arguments:
+        by_seed: for each seed the row scores of every method, the same methods in all; `minus` is the one that comes
+            earlier.
+    """
+    pairs = [(b, a, score) for a, b in itertools.combinations(by_seed[0], 2) for score in by_seed[0][a]]
+    if not pairs:
+        return pd.DataFrame(columns=list(COLUMNS))
+    with np.errstate(invalid="ignore"):  # both ruled out what happened: neither is better
+        found = scores.paired_bootstrap([np.stack([of[a][s] - of[b][s] for a, b, s in pairs], 1) for of in by_seed])
+    upward = np.array([score in HIGHER_IS_BETTER for _, _, score in pairs])
+    better = np.where(upward, found.above, 1 - found.above)
+    columns = (found.value, found.low, found.high, better, found.tied)
+    return pd.DataFrame([(*pair, *of) for pair, *of in zip(pairs, *columns, strict=True)], columns=list(COLUMNS))

@@ -1,0 +1,96 @@
+"""The fits of one seed: made, or read where an earlier run of the same command finished them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from rich.console import Console
+
+from hmcvi.inference import Fit, FitError, fit
+
+from .budget_curves import SHARES, budget_rows
+from .datasets import Dataset
+from .evaluate import evaluate
+from .experiment import Experiment
+from .records import fit_record
+from .run_folder import RunFolder
+
+__all__ = ["Runner"]
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Fits the methods of one seed, or reads what an earlier run of the same command finished.
+
+    Attributes:
+        experiment: what is run.
+        seed: the seed.
+        data: the seed's data set.
+        folder: the run's folder.
+        say: where to say what goes on.
+        quiet: whether to show no progress.
+    """
+
+    experiment: Experiment
+    seed: int
+    data: Dataset
+    folder: RunFolder
+    say: Console
+    quiet: bool
+
+    def fit_all(self, failures: dict[str, FitError]) -> dict[str, Fit]:
+        """Return the fits by method; a method that fails is put among the failures, and left out from then on.
+
+        Raises:
+            FitError: no method is left.
+        """
+        fits = {}
+        for name in self.experiment.asked:
+            if name in failures:
+                continue
+            try:
+                fits[name] = self._fit(name, 1.0)
+            except FitError as error:
+                self.say.print(str(error))
+                failures[name] = error
+        if not fits:
+            raise FitError("; ".join(map(str, failures.values())))
+        return fits
+
+    def at_smaller_budgets(self, name: str) -> list[tuple[Any, ...]]:
+        """Return the scores of this method at shares of the budget; a share that buys no posterior has none."""
+        rows = []
+        for share in SHARES:
+            try:
+                result = self._fit(name, share)
+            except FitError as error:
+                self.say.print(f"{error}: the curve begins later")
+                continue
+            evaluation = evaluate(result, self.data, [])
+            record = fit_record(result, evaluation)
+            rows += budget_rows(self.seed, name, share, record, evaluation.rows, self.data.scored_on)
+        return rows
+
+    def _fit(self, name: str, share: float) -> Fit:
+        method = self.experiment.method(name, share)
+        model = self.experiment.configure_model(self.data)
+        label, what = (name, "") if share == 1 else (f"{name}@{share:g}", f", {share:g} of the budget")
+        said = f"{name}, seed {self.seed}{what}"
+        result = self.folder.load_fit(label, self.seed, model, self.data, method)
+        if result is not None:
+            self.say.print(f"{said}: read from {self.folder.path}")
+            return result
+        started = time.perf_counter()
+        self.say.print(f"{said}: fitting {len(self.data.x_train)} rows")
+        x, y, progress = self.data.x_train, self.data.y_train, False if self.quiet else None
+        try:
+            result = fit(jax.random.key(self.seed), model, x, y, method, progress=progress)
+        except FitError as error:
+            kept = "" if error.fit is None else self.folder.save_failed(error.fit, label, self.seed, self.data)
+            raise FitError(f"{said}: {error}{kept}", error.fit) from error
+        self.folder.save_fit(result, label, self.seed, self.data)
+        self.say.print(f"{said}: done in {time.perf_counter() - started:.0f} s")
+        return result

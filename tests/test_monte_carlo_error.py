@@ -1,0 +1,97 @@
+"""Is the Monte Carlo error on the board true: against the spread of the scores over 50 fits with keys of their own."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpyro.distributions import biject_to
+
+from hmcvi.benchmarks.datasets import arrays, load
+from hmcvi.benchmarks.evaluate import _predict, _scores
+from hmcvi.inference import NUTS, SVI, Fit, fit
+from hmcvi.inference.base import latent_sites
+from hmcvi.models import mlp
+
+NUM_SEEDS = 50
+FACTOR = 1.5
+"""50 seeds know a standard deviation to 10 %: a correct error misses a factor of 1.5 once in 10,000 scores."""
+
+X = np.random.default_rng(0).normal(size=(240, 2)).astype(np.float32)
+NOISE = np.random.default_rng(1).normal(size=240).astype(np.float32)
+TASKS = {
+    "classification": (arrays(X, (X[:, 0] + X[:, 1] ** 2 + NOISE > 1).astype(int)), {"num_classes": 2}),
+    "regression": (arrays(X, X[:, 0] + X[:, 1] ** 2 + 0.5 * NOISE), {"likelihood": "normal"}),
+}
+MAIN = {
+    "classification": ("accuracy", "nll", "ece", "entropy, total", "entropy, epistemic", "nll, gained by averaging"),
+    "regression": ("rmse", "nll", "crps", "coverage, 90%", "width of 90%", "entropy, total"),
+}
+
+
+def ratios(fits: list[Fit], task: str) -> dict[str, float]:
+    """The reported Monte Carlo error, as a root mean square over the fits, over the sd of each score between them."""
+    data = load(TASKS[task][0], seed=0)
+    found: dict[str, list[tuple[float, float]]] = {}
+    for one in fits:
+        for row in _scores(_predict(one, data, data.x_test, data.y_test), data, data.y_test).rows("test"):
+            found.setdefault(row.score, []).append((row.value, row.monte_carlo_error))
+    of = {name: np.array(pairs).T for name, pairs in found.items()}
+    return {
+        name: float(np.sqrt(np.mean(errors**2)) / np.std(values, ddof=1))
+        for name, (values, errors) in of.items()
+        if np.std(values) > 0
+    }
+
+
+def check(found: dict[str, float], task: str) -> None:
+    print(task, {name: round(ratio, 2) for name, ratio in found.items()})
+    wrong = {name: found[name] for name in MAIN[task] if not 1 / FACTOR < found[name] < FACTOR}
+    assert not wrong, f"reported over true Monte Carlo error: {wrong}"
+
+
+@pytest.mark.validate
+@pytest.mark.parametrize("task", TASKS)
+def test_monte_carlo_error_of_independent_draws_is_the_spread_between_keys(task: str) -> None:
+    """One Gaussian posterior, fitted once; each seed takes draws of its own from it."""
+    raw, options = TASKS[task]
+    data = load(raw, seed=0)
+    model = partial(mlp, widths=(5,), **options)
+    fitted = fit(jax.random.key(0), model, data.x_train, data.y_train, SVI(num_steps=2000, num_draws=200))
+    sites, _ = latent_sites(model, fitted.x, fitted.y)
+    fits = []
+    for seed in range(NUM_SEEDS):
+        random = np.random.default_rng(seed)
+        draws = {
+            name: biject_to(site.support)(
+                fitted.location[name]
+                + fitted.scale[name] * jnp.asarray(random.normal(size=(1, 200, *site.shape)), jnp.float32)
+            )
+            for name, site in sites.items()
+        }
+        fits.append(dataclasses.replace(fitted, draws=draws))
+    check(ratios(fits, task), task)
+
+
+@pytest.mark.validate
+@pytest.mark.parametrize("task", TASKS)
+def test_monte_carlo_error_of_nuts_is_the_spread_between_keys(task: str) -> None:
+    """Chains are independent, each with warm-up of its own: 200 of one program are 50 fits of four."""
+    raw, options = TASKS[task]
+    data = load(raw, seed=0)
+    method = NUTS(num_warmup=400, num_draws=250, num_chains=4 * NUM_SEEDS, chain_method="vectorized")
+    model = partial(mlp, widths=(5,), **options)
+    together = fit(jax.random.key(1), model, data.x_train, data.y_train, method)
+    fits = [
+        dataclasses.replace(
+            together,
+            draws={name: draws[start : start + 4] for name, draws in together.draws.items()},
+            stats={name: values[start : start + 4] for name, values in together.stats.items()},
+        )
+        for start in range(0, 4 * NUM_SEEDS, 4)
+    ]
+    check(ratios(fits, task), task)
