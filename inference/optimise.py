@@ -279,7 +279,7 @@ def signal_to_noise(mean_square: float, square_of_mean: float, number: int) -> f
         >>> signal_to_noise(mean_square=2.0, square_of_mean=2.0 / 64, number=64)
         0.0
         >>> round(signal_to_noise(mean_square=2.0, square_of_mean=1.0, number=64), 2)
-        0.99
+        0.98
     """
     # single precision: of a signal that drowns all noise, no more than a ratio of 1000 is known
     variance = max(mean_square - square_of_mean, 1e-6 * mean_square) * number / (number - 1)
