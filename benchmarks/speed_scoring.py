@@ -63,6 +63,9 @@ class Case:
 CASES = (Case(784, 32), Case(64, 16))
 """MNIST's pixels, where the first layer's products are most of the work, and those of the digits of scikit-learn."""
 
+COMMAND = (sys.executable, "-m", "hmcvi.benchmarks.speed_scoring")
+"""How a contestant is started."""
+
 QUICK = (Case(64, 16, chains=2, draws=25, rows=300),)
 
 
@@ -202,8 +205,9 @@ class Scorer:
 
     def __init__(self, name: str, case: Case):
         given = json.dumps([name, dataclasses.asdict(case)])
-        command = [sys.executable, "-m", "hmcvi.benchmarks.speed_scoring", given]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+        self._process = subprocess.Popen(
+            [*COMMAND, given], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
         self.name = name
 
     def score(self) -> dict[str, Any]:
