@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,8 +52,8 @@ def budget_curves(table: pd.DataFrame, unit: str) -> dict[str, dict[str, dict[st
         if score not in shown:
             continue
         points = []
-        for share, at_share in group.groupby("share"):
-            averaged = average_seeds(at_share.assign(set=f"{share:g}")).iloc[0]
+        for _, at_share in group.groupby("share"):
+            averaged = average_seeds(at_share.assign(set="", low=math.nan, high=math.nan)).iloc[0]
             done = bool(at_share["verdict"].isin(DONE).all())
             points.append((at_share[unit].mean(), averaged["value"], averaged["standard_error"], done))
         spent, value, error, done_at = (np.array(column) for column in zip(*sorted(points), strict=True))
