@@ -74,6 +74,140 @@ def test_the_verdict_holds_for_every_sampler(name):
 
 def test_a_trajectory_takes_as_many_gradients_as_its_length_asks_for():
     result, method = fitted("hmc"), SAMPLERS["hmc"]
+    wanted = np.ceil(method.trajectory_length / result.stats["step_size"])
+    np.testing.assert_array_equal(result.stats["n_steps"], wanted)
+    short = HMC(num_warmup=20, num_draws=10, num_chains=1, trajectory_length=100.0, max_num_steps=7)
+    steps = fit(jax.random.key(0), linear_regression, X, Y, short).stats["n_steps"]
+    np.testing.assert_array_equal(steps, 7)
+
+
+def test_the_tuning_reaches_the_energy_variance_that_it_was_asked_for():
+    # Var[ΔE]/d of 4 × 10,000 steps is known to percents; the tuning's estimate scatters by some ten percent.
+    found = float(np.mean(fitted("mclmc").stats["energy_variance"]))
+    assert 0.5 < found / SAMPLERS["mclmc"].desired_energy_var < 2
+
+
+def test_mclmc_counts_every_gradient_of_tuning_and_steps():
+    # 2000 tuning steps and 1000 draws of 10 steps, of two gradients each, in 4 chains.
+    assert fitted("mclmc").num_gradients == 4 * 2 * (2000 + 1000 * 10)
+    assert (np.asarray(fitted("mclmc").stats["n_steps"]) == 10).all()
+
+
+# --- budgets
+
+
+class Where(NamedTuple):
+    z: dict[str, jax.Array]
+    key: jax.Array
+    steps: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Independent(Sampler):
+    """A toy whose draws are independent noise, and whose i-th draw of chain c costs 1 + (i + c) % 5 gradients."""
+
+    num_warmup: int = 60
+    num_draws: int = 140
+    num_chains: int = 2
+    chain_method: str = "sequential"
+    max_passes: float | None = None
+    max_seconds: float | None = None
+
+    @property
+    def name(self):
+        return "independent"
+
+    def start(self, chain_keys, model, x, y):
+        def draw(state, x, y):
+            key, key_noise = jax.random.split(state.key)
+            z = {"out.kernel": jax.random.normal(key_noise, (3, 1))}
+            return Where(z, key, (state.steps % 5) + 1)
+
+        return Chains(
+            state=Where({"out.kernel": jnp.zeros((2, 3, 1))}, chain_keys, jnp.arange(2)),
+            draw=draw,
+            record=lambda state: {"z": state.z, "n_steps": state.steps, "step_size": jnp.ones(())},
+            constrain=lambda x, y: lambda z: z,
+            num_warmup=self.num_warmup,
+        )
+
+
+PRICES = sum(1 + (np.arange(200) + chain) % 5 for chain in range(2))
+SPENT = np.cumsum(PRICES)
+
+
+def independent(monkeypatch, **allowance):
+    """Return (fit, draws of each chain at the end of every chunk)."""
+    ends = [0]
+    monkeypatch.setattr(chains.Progress, "update", lambda self, done, total, detail: ends.append(done))
+    result = fit(jax.random.key(0), linear_regression, X, Y, Independent(**allowance), progress=False)
+    return result, ends
+
+
+def test_a_run_without_allowances_is_whole(monkeypatch):
+    result, ends = independent(monkeypatch)
+    assert result.num_draws == 140
+    assert result.num_gradients == SPENT[-1]
+    assert ends == list(range(0, 201, 10))
+    assert result.ended_in_warmup is None
+
+
+@pytest.mark.parametrize("passes", [400, 777.5, 1000])
+def test_an_allowance_of_passes_ends_after_the_chunk_that_spends_it(monkeypatch, passes):
+    whole, _ = independent(monkeypatch)
+    result, ends = independent(monkeypatch, max_passes=passes)
+    assert SPENT[ends[-2] - 1] < passes <= SPENT[ends[-1] - 1] == result.num_gradients == result.num_passes
+    # By then a chunk is one draw of each chain, the dearest of which takes ten gradients.
+    assert result.num_passes - passes < PRICES.max()
+    # Half of what was left, at the price of the chunk before, which differs by a factor of 9/3 at most.
+    for before, end in pairwise(ends[1:]):
+        assert end - before == 1 or SPENT[end - 1] - SPENT[before - 1] <= 3 * (passes - SPENT[before - 1]) / 2
+    # The draws are those of the whole run, as many of each chain.
+    assert result.num_draws == ends[-1] - 60
+    for site, draws in result.draws.items():
+        np.testing.assert_array_equal(draws, whole.draws[site][:, : result.num_draws])
+    assert {values.shape for values in result.stats.values()} == {(2, result.num_draws)}
+    assert result.ended_in_warmup is None
+
+
+def test_an_allowance_that_is_never_spent_changes_nothing(monkeypatch):
+    (whole, _), (result, _) = independent(monkeypatch), independent(monkeypatch, max_passes=1e6, max_seconds=1e6)
+    np.testing.assert_array_equal(result.draws["out.kernel"], whole.draws["out.kernel"])
+    assert result.num_gradients == whole.num_gradients
+
+
+@pytest.mark.parametrize("passes", [45, 200, SPENT[61] - 1])
+def test_an_allowance_that_ends_within_the_warm_up_keeps_its_second_half_and_says_so(monkeypatch, tmp_path, passes):
+    whole, ends = independent(monkeypatch, max_passes=float(passes))
+    done = ends[-1]
+    # Fewer than four draws after the warm-up are not enough to judge anything by.
+    assert done < 64
+    assert whole.ended_in_warmup == done
+    assert whole.num_draws == done - done // 2
+    x, y = X[:8], Y[:8]
+    found = convergence(whole, x, y)
+    assert not found.converged
+    assert found.reason.startswith(f"the budget ended within warm-up after {done} draws; ")
+    save_datatree(to_datatree(whole), tmp_path / "fit.nc")
+    back = from_datatree(load_datatree(tmp_path / "fit.nc"), whole.model, X, Y, whole.method)
+    assert back.ended_in_warmup == done
+    assert type(back.ended_in_warmup) is int
+    assert convergence(back, x, y) == found
+
+
+def test_an_allowance_of_seconds_counts_compiled_calls_alone(monkeypatch):
+    ticks = count()
+    # The driver reads its clock before and after a call of compiled code, and nowhere else: each takes a second.
+    monkeypatch.setattr(chains, "time", SimpleNamespace(perf_counter=lambda: float(next(ticks))))
+    result, ends = independent(monkeypatch, max_seconds=12.0)
+    assert result.run_seconds == 12.0
+    assert len(ends) - 1 == 12
+    assert result.num_draws == ends[-1] - 60
+
+
+@pytest.mark.parametrize("allowance", [{"max_passes": 20.0}, {"max_seconds": 1e-9}])
+def test_a_budget_that_leaves_fewer_than_four_draws_is_refused_in_one_sentence(monkeypatch, allowance):
+    ((name, value),) = allowance.items()
     wanted = rf"independent spent its budget of {name}={value:g} within \d+ draws of each chain: raise it"
     with pytest.raises(FitError, match=wanted):
         independent(monkeypatch, **allowance)
@@ -91,8 +225,8 @@ def test_nuts_under_an_allowance_draws_what_it_draws_without():
 
 
 def test_the_tuning_of_mclmc_takes_half_of_its_allowance_at_most():
-    # 100 passes are 50 steps of a chain: 25 of tuning, and draws of 2 steps for the rest. The seconds are no limit here:
-    # they have the driver measure a draw's price ahead of the tuning, which must change nothing.
+    # 100 passes are 50 steps of a chain: 25 of tuning, and draws of 2 steps for the rest. The seconds, no limit here,
+    # have the driver measure a draw's price ahead of the tuning, which must change nothing.
     method = MCLMC(num_warmup=1000, num_draws=100, num_chains=1, thinning=2, max_passes=100.0, max_seconds=1e6)
     result = fit(jax.random.key(0), linear_regression, X, Y, method)
     assert result.num_passes == 50 + 4 * result.num_draws
