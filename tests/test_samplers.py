@@ -208,9 +208,7 @@ def test_an_allowance_of_seconds_counts_compiled_calls_alone(monkeypatch):
 @pytest.mark.parametrize("allowance", [{"max_passes": 20.0}, {"max_seconds": 1e-9}])
 def test_a_budget_that_leaves_fewer_than_four_draws_is_refused_in_one_sentence(monkeypatch, allowance):
     ((name, value),) = allowance.items()
-    wanted = (
-        rf"independent spent its budget of {name}={value:g} within \d+ draws of each chain: raise it, as at least 7"
-    )
+    wanted = rf"independent spent its budget of {name}={value:g} within \d+ draws of each chain: raise it"
     with pytest.raises(FitError, match=wanted):
         independent(monkeypatch, **allowance)
 
@@ -227,14 +225,15 @@ def test_nuts_under_an_allowance_draws_what_it_draws_without():
 
 
 def test_the_tuning_of_mclmc_takes_half_of_its_allowance_at_most():
-    # 100 passes are 50 steps of a chain: 25 of tuning, and draws of 2 steps for the rest.
-    method = MCLMC(num_warmup=1000, num_draws=100, num_chains=1, thinning=2, max_passes=100.0)
+    # 100 passes are 50 steps of a chain: 25 of tuning, and draws of 2 steps for the rest. The seconds, no limit here,
+    # have the driver measure a draw's price ahead of the tuning, which must change nothing.
+    method = MCLMC(num_warmup=1000, num_draws=100, num_chains=1, thinning=2, max_passes=100.0, max_seconds=1e6)
     result = fit(jax.random.key(0), linear_regression, X, Y, method)
     assert result.num_passes == 50 + 4 * result.num_draws
     assert 100 <= result.num_passes < 104
-    timed = dataclasses.replace(method, max_passes=None, max_seconds=1e-9)
-    with pytest.raises(FitError, match="mclmc spent its budget of max_seconds=1e-09 within 0 draws of each chain"):
-        fit(jax.random.key(0), linear_regression, X, Y, timed)
+    # Where a draw of 2 steps takes a second, half of 50 seconds pays for 50 steps.
+    timed = dataclasses.replace(method, max_passes=None, max_seconds=50.0)
+    assert timed._tuning_steps(1.0) == 50
 
 
 @pytest.mark.parametrize(
@@ -265,7 +264,7 @@ def test_mclmc_needs_two_parameters():
 HIDDEN = """
 import sys
 sys.modules["blackjax"] = None
-import hmcvi.inference, hmcvi.benchmarks.cli
+import hmcvi.inference
 assert hmcvi.inference.HMC().name == "hmc"
 try:
     hmcvi.inference.MCLMC()
