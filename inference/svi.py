@@ -58,8 +58,8 @@ class SVI(Training):
         num_particles: draws averaged in one ELBO estimate.
         guide: a NumPyro autoguide class, called as `guide(model, init_loc_fn=...)`; functools.partial sets its
             options. AutoNormal is mean-field; AutoMultivariateNormal has a full covariance (memory: the square of
-            the number of weights, as a flow's), AutoLowRankMultivariateNormal one of rank √n and a diagonal; `AutoFlow` of
-            `hmcvi.inference.flow` bends a Normal.
+            the number of weights), AutoLowRankMultivariateNormal one of rank √n and a diagonal; `AutoFlow` bends a
+            Normal (memory: the square again).
         others: those of `Training`: num_steps, batch_size, learning_rate, schedule, optimizer, clip_norm, start,
             num_restarts, max_passes, max_seconds.
 
