@@ -70,10 +70,11 @@ def to_datatree(fit: Fit, x: Any = None, y: Any = None) -> xr.DataTree:
     attributes = _attributes(fit) | {"left_out": left_out, "predictive_rows": "training" if x is None else "given"}
     tree = az.from_dict(groups, attrs={"/": attributes}, dims={"y": ["row"]})
     if fit.losses is not None:
-        tree["optimisation"] = xr.DataTree(xr.Dataset({"loss": ("step", np.asarray(fit.losses))}))
+        optimised = {"loss": ("step", np.asarray(fit.losses))}
         if fit.restarts is not None and fit.restart_errors is not None:
-            tree["optimisation"]["restart_loss"] = ("restart", np.asarray(fit.restarts))
-            tree["optimisation"]["restart_error"] = ("restart", np.asarray(fit.restart_errors))
+            optimised["restart_loss"] = ("restart", np.asarray(fit.restarts))
+            optimised["restart_error"] = ("restart", np.asarray(fit.restart_errors))
+        tree["optimisation"] = xr.DataTree(xr.Dataset(optimised))
     if fit.log_q is not None:
         tree["variational"] = xr.DataTree(xr.Dataset({"log_q": (("chain", "draw"), np.asarray(fit.log_q))}))
     for group in GAUSSIAN_GROUPS:
