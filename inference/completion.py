@@ -17,8 +17,7 @@ SNR_LIMIT = 0.4
 At it T of `signal_to_noise` is 11, which has a chance of 0.1 % without a signal even where all noise is in one
 direction (χ² of one degree of freedom). Measured for AutoNormal: 0.00 where a network on digits had finished (16,000
 steps), 0.19 for a model of 3 weights that had; 0.10, 0.20 and 0.30 on digits after 2,000, 600 and 200 steps. So it
-tells a fit that has hardly begun, and the plateau tells the rest: a fit is finished only if neither speaks against
-it."""
+tells a fit that has hardly begun, and the plateau tells the rest: finished is where neither speaks against it."""
 
 AGREEMENT = 3.0
 """Standard errors that the final losses of two restarts may differ by: false alarms of two in 0.3 %."""

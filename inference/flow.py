@@ -24,7 +24,8 @@ class AutoFlow(AutoIAFNormal):
         init_loc_fn: where the location starts.
         init_scale: what the scale starts at.
         num_flows: autoregressive transforms, in alternating order of the sites' entries.
-        hidden_dims: widths of their networks. NumPyro's default, the number of entries twice, costs its square.
+        hidden_dims: widths of their networks, none less than the number n of entries, as NumPyro wants; None takes
+            one layer of n: 3 n² numbers for each transform.
         others: those of `numpyro.infer.autoguide.AutoIAFNormal`.
 
     Source: Kingma et al. (2016), Improving Variational Inference with Inverse Autoregressive Flow, eq. 10.
@@ -37,14 +38,15 @@ class AutoFlow(AutoIAFNormal):
         model: Any,
         *,
         init_scale: float = 0.1,
-        num_flows: int = 2,
-        hidden_dims: tuple[int, ...] = (64, 64),
+        num_flows: int = 1,
+        hidden_dims: tuple[int, ...] | None = None,
         **others: Any,
     ):
         self._init_scale = init_scale
-        super().__init__(model, num_flows=num_flows, hidden_dims=list(hidden_dims), **others)
+        super().__init__(model, num_flows=num_flows, hidden_dims=hidden_dims, **others)
 
     def _get_posterior(self) -> TransformedDistribution:
+        self._hidden_dims = list(self._hidden_dims or (self.latent_dim,))
         flow = super()._get_posterior()
         location = numpyro.param(f"{self.prefix}_loc", self._init_latent)
         scale = numpyro.param(

@@ -204,8 +204,8 @@ def _draw(precision: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndar
         factor = linalg.cholesky(precision, lower=True)
     except linalg.LinAlgError:
         raise FitError(
-            "the Hessian at the mode is not positive definite, as that of a hierarchical prior is not, which has no "
-            "mode to speak of: take svi, or a prior of known scale"
+            "the Hessian at the mode is not positive definite, as happens under a hierarchical prior: take svi, or a "
+            "prior of known scale"
         ) from None
     draws = linalg.solve_triangular(factor.T, noise.T, lower=False).T
     log_density = -(noise**2).sum(1) / 2 + np.log(np.diag(factor)).sum() - noise.shape[1] / 2 * np.log(2 * np.pi)

@@ -58,8 +58,8 @@ class SVI(Training):
         num_particles: draws averaged in one ELBO estimate.
         guide: a NumPyro autoguide class, called as `guide(model, init_loc_fn=...)`; functools.partial sets its
             options. AutoNormal is mean-field; AutoMultivariateNormal has a full covariance (memory: the square of
-            the number of weights), AutoLowRankMultivariateNormal one of rank √n and a diagonal; `AutoFlow` of
-            `hmcvi.inference.flow` bends a Normal.
+            the number of weights), AutoLowRankMultivariateNormal one of rank √n and a diagonal; `AutoFlow` bends a
+            Normal (memory: the square again).
         others: those of `Training`: num_steps, batch_size, learning_rate, schedule, optimizer, clip_norm, start,
             num_restarts, max_passes, max_seconds.
 
@@ -159,8 +159,8 @@ def _guide_numbers(guide: Callable[..., AutoGuide], n: int) -> int:
     if made is AutoLowRankMultivariateNormal:
         return n * (options.get("rank") or round(n**0.5))
     if made is AutoFlow:
-        widths = (n, *options.get("hidden_dims", (64, 64)), 2 * n)
-        return options.get("num_flows", 2) * sum(a * b for a, b in itertools.pairwise(widths))
+        widths = (n, *(options.get("hidden_dims") or (n,)), 2 * n)
+        return options.get("num_flows", 1) * sum(a * b for a, b in itertools.pairwise(widths))
     return 2 * n
 
 

@@ -55,7 +55,7 @@ METHODS = {
     "svi": SVI(**BUDGET),
     "svi-full": SVI(guide=AutoMultivariateNormal, **BUDGET),
     "svi-lowrank": SVI(guide=AutoLowRankMultivariateNormal, **BUDGET),
-    "svi-flow": SVI(guide=partial(AutoFlow, num_flows=1, hidden_dims=(8,)), **BUDGET),
+    "svi-flow": SVI(guide=AutoFlow, **BUDGET),
     "laplace": Laplace(**BUDGET),
     "bbb-flipout": BayesByBackprop("flipout", **BUDGET),
     "bbb-local": BayesByBackprop("local", **BUDGET),

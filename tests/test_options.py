@@ -191,7 +191,7 @@ def test_a_group_s_options_reach_each_of_its_methods_over_the_quick_budgets():
 def test_help_shows_defaults_as_a_reader_writes_them():
     shared = (
         "num_steps=20000, batch_size=auto, learning_rate=0.01, schedule=plateau, optimizer=adam, clip_norm=none, "
-        "start=prior"
+        "start=prior, num_restarts=1, max_passes=none, max_seconds=none"
     )
     assert option_help(MAP) == shared
     assert option_help(SVI) == f"num_draws=1000, init_scale=0.05, num_particles=1, guide=AutoNormal, {shared}"
