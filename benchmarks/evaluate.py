@@ -329,7 +329,9 @@ class _NormalScores:
         score = scores.mean(ends[1] - ends[0])
         draws = scores.batch_replicates(self.num_batches)
         weights = draws.weights[:, self.batch]
-        widths = scores.row_interval_width_under(self.loc, self.scale, weights, *ends).mean(1) if len(weights) else []
+        widths = np.empty(0)
+        if len(weights):
+            widths = scores.row_interval_width_under(self.loc, self.scale, weights, *ends).mean(axis=1)
         return Row(part, f"width of {level:.0%}", *score, draws.error(score.value, widths))
 
     def _row_single_draws(self, loc: np.ndarray, scale: np.ndarray) -> np.ndarray:

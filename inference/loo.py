@@ -131,6 +131,7 @@ def from_log_likelihood(log_likelihood: Float[np.ndarray, "chain draw row"], *, 
     }
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Estimated shape parameter of Pareto")  # `num_bad` says so
+        warnings.filterwarnings("ignore", message="The point-wise LOO is the same")  # of one row it is
         result = az.loo(tree, pointwise=True, reff=efficiency, **given)
     return LeaveOneOut(result, int((~(result.pareto_k.values <= result.good_k)).sum()))
 

@@ -176,7 +176,8 @@ def row_crps(loc: Draws, scale: Draws, y: Rows) -> RowValues:
     """Continuous ranked probability score of each row, E|X - y| - ½ E|X - X'|, (row,), in the unit of y.
 
     The first term in closed form. For the second each Normal stands as equally likely points, at least 2,000 in all
-    and 4 for each draw: an error below 0.1 % of a scale for one draw, and less for more.
+    and 4 for each draw, at levels of its own, so that equal draws add up to one fine grid and not to one coarse grid
+    many times: an error below 0.1 % of a scale.
 
     >>> row_crps(np.array([[0.0]]), np.array([[1.0]]), np.array([0.0])).round(3)  # (√2 - 1) / √π
     array([0.234])
@@ -188,11 +189,12 @@ def row_crps(loc: Draws, scale: Draws, y: Rows) -> RowValues:
     density = np.exp(-(standard**2) / 2) / np.sqrt(2 * np.pi)
     to_y = (scale * (standard * (2 * ndtr(standard) - 1) + 2 * density)).mean(axis=0)
     num_points = max(4, -(-2000 // len(loc)))
-    points = ndtri((np.arange(num_points) + 0.5) / num_points)
+    offset = (0.5 + np.arange(len(loc)) * (np.sqrt(5) - 1) / 2) % 1  # the golden ratio's multiples fill [0, 1) evenly
+    points = ndtri((np.arange(num_points)[:, None] + offset) / num_points)
     rank = 2 * np.arange(1, len(loc) * num_points + 1) - len(loc) * num_points - 1
     spread = np.empty(len(y))
     for row in range(len(y)):
-        ordered = np.sort((loc[:, row] + scale[:, row] * points[:, None]).ravel())
+        ordered = np.sort((loc[:, row] + scale[:, row] * points).ravel())
         spread[row] = 2 * (rank @ ordered) / len(ordered) ** 2
     return to_y - spread / 2
 
