@@ -51,7 +51,7 @@ def join_runs(folders: Iterable[str | Path]) -> pd.DataFrame:
 
         - `kind`: what the set is, one of "scored" (test or validation rows), "posterior mean" (those rows, predicted
           from the mean), "difference" (paired, from another method), "reference" (distances), "OOD", "shift" (a
-          severity of a graded change) and "fit" (costs: seconds, gradient evaluations);
+          severity of a graded change), "fit" (costs: seconds, gradient evaluations) and "other" (of the training rows);
         - `mark`: "best" for the method whose average over seeds is best, "tied" for those within noise of it: the 95 %
           interval of their difference holds 0. That is the t interval of the difference paired over seeds, and not less
           than that of the difference paired over rows, where the run has it; with one seed, or different ones, the
@@ -140,7 +140,10 @@ def _tidy(run: FinishedRun) -> pd.DataFrame:
     }
     back = {
         "verdict": [records[key]["verdict"] for key in zip(table["method"], table["seed"], strict=True)],
-        "rows": [sets.get(part, sets[run.scored_on]) for part in table["set"]],
+        "rows": [
+            run.training_rows if kind in ("fit", "other") else sets.get(part, sets[run.scored_on])
+            for kind, part in zip(front["kind"], table["set"], strict=True)
+        ],
         "training_rows": run.training_rows,
         "temperature": next(iter(run.temperatures.values())),
         "quick": bool(run.request["quick"]),
@@ -157,7 +160,9 @@ def _kind(part: str, run: FinishedRun, graded: set[str]) -> str:
         return "shift"
     if part in (POSTERIOR_MEAN, "reference", "fit"):
         return part
-    return "OOD" if part in run.summary["sets"] else "difference"
+    if part.startswith("minus "):
+        return "difference"
+    return "OOD" if part in run.summary["sets"] else "other"
 
 
 def _marks(rows: pd.DataFrame, paired: Mapping[Any, pd.DataFrame]) -> dict[str, str]:
