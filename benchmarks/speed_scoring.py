@@ -30,7 +30,7 @@ from numpyro import handlers
 from numpyro.infer import Predictive
 from rich.table import Table
 
-from hmcvi.inference import SVI, Fit, predict, scores
+from hmcvi.inference import SVI, ClassPredictive, Fit, predict, scores
 from hmcvi.models import mlp
 
 from .memory import SHARE, available_bytes
@@ -101,9 +101,11 @@ def random_fit(case: Case) -> tuple[Fit, np.ndarray, np.ndarray]:
 def score_by_hmcvi(fit: Fit, x: np.ndarray, y: np.ndarray) -> dict[str, float]:
     """Return the scores, with their Monte Carlo errors under "error of ..."."""
     prediction = predict(fit, x)
+    assert isinstance(prediction, ClassPredictive)
     sizes = prediction.batch_size
 
-    def scored(probs: np.ndarray, aleatoric: np.ndarray, num_bootstrap: int) -> dict[str, float]:
+    def scored(mixture: tuple[np.ndarray, np.ndarray], num_bootstrap: int) -> dict[str, float]:
+        probs, aleatoric = mixture
         total = scores.entropy(probs)
         return {
             "accuracy": scores.accuracy(probs, y).value,
@@ -114,18 +116,21 @@ def score_by_hmcvi(fit: Fit, x: np.ndarray, y: np.ndarray) -> dict[str, float]:
             "entropy, epistemic": scores.mean(total - aleatoric).value,
         }
 
-    found = scored(*prediction.mixture(sizes), num_bootstrap=200)
+    found = scored(prediction.mixture(sizes), num_bootstrap=200)
     without = [
         # Few resamples serve the jackknife: it reads the values only.
-        scored(*prediction.mixture(np.delete(np.eye(len(sizes)), batch, 0).sum(0) * sizes), num_bootstrap=2)
+        scored(prediction.mixture(np.delete(np.eye(len(sizes)), batch, 0).sum(0) * sizes), num_bootstrap=2)
         for batch in range(len(sizes))
     ]
     for name in list(found):
         values = np.array([left_out[name] for left_out in without])
-        found[f"error of {name}"] = scores.jackknife(
-            lambda weights, values=values: float(values[np.argmin(weights)]), len(values)
-        )
+        found[f"error of {name}"] = scores.jackknife(functools.partial(_left_out, values), len(values))
     return found
+
+
+def _left_out(values: np.ndarray, weights: np.ndarray) -> float:
+    """Return the value that leaves out the batch of weight 0."""
+    return float(values[np.argmin(weights)])
 
 
 def score_by_numpyro(fit: Fit, x: np.ndarray, y: np.ndarray, *, parallel: bool) -> dict[str, float]:

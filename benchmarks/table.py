@@ -388,7 +388,5 @@ def _draws(records: Sequence[Mapping[str, Any]]) -> int:
 
 
 def _mean(records: Sequence[Mapping[str, Any]], key: str, digits: int) -> str:
-    values = [record.get(key) for record in records]
-    if any(value is None for value in values):
-        return "not applicable"
-    return f"{np.mean(values):,.{digits}f}"
+    values = [float(record[key]) for record in records if record.get(key) is not None]
+    return f"{np.mean(values):,.{digits}f}" if len(values) == len(records) else "not applicable"

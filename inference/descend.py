@@ -120,7 +120,7 @@ def _share(training: Training, number: int) -> Training:
     """Return the hyperparameters of one start of several."""
     if training.max_passes is None and training.max_seconds is None:
         return training
-    shares = {
+    shares: dict[str, Any] = {
         name: None if whole is None else whole / number
         for name, whole in (("max_passes", training.max_passes), ("max_seconds", training.max_seconds))
     }

@@ -46,7 +46,7 @@ class AutoFlow(AutoIAFNormal):
         super().__init__(model, num_flows=num_flows, hidden_dims=hidden_dims, **others)
 
     def _get_posterior(self) -> TransformedDistribution:
-        self._hidden_dims = list(self._hidden_dims or (self.latent_dim,))
+        self._hidden_dims: Any = list(self._hidden_dims or (self.latent_dim,))
         flow = super()._get_posterior()
         location = numpyro.param(f"{self.prefix}_loc", self._init_latent)
         scale = numpyro.param(

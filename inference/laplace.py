@@ -125,7 +125,7 @@ class Laplace(Training):
 
     def _allowance(self, entries: int, hessians: Hessians) -> Laplace:
         """Return the hyperparameters with what the Hessian will take off their allowance."""
-        left = {}
+        left: dict[str, Any] = {}
         if self.max_passes is not None:
             # one more: gradients are of minibatches, and a part of one is one
             left["max_passes"] = self.max_passes - PASSES_PER_COLUMN * entries - 1

@@ -396,10 +396,10 @@ def _reduce_classes(
     def of_step(first: jax.Array, counts: jax.Array) -> Any:
         if per_step == 1:
             item = jax.tree.map(lambda d: lax.dynamic_index_in_dim(d, first, keepdims=False), (draws, keys))
-            sums, log_likelihood = of_draw(*item, counts[0])
+            sums, log_likelihood = of_draw(item[0], item[1], counts[0])
             return sums, None if log_likelihood is None else log_likelihood[None]
         items = jax.tree.map(lambda d: lax.dynamic_slice_in_dim(d, first, per_step), (draws, keys))
-        sums, log_likelihood = jax.vmap(of_draw)(*items, counts)
+        sums, log_likelihood = jax.vmap(of_draw)(items[0], items[1], counts)
         return jax.tree.map(lambda part: part.sum(0), sums), log_likelihood
 
     def of_batch(item: Any) -> Any:
