@@ -85,7 +85,9 @@ def compare(experiment: Experiment, out: Path | None = None, *, quiet: bool = Fa
             if used < total:
                 say.print(f"{name}: scores average over {used:,} of {total:,} draws, as more would take too long")
         by_row.append({name: row_scores(evaluation.predictions, data) for name, evaluation in evaluations.items()})
-        left_out_rows[seed], no_loo[seed] = score_training_rows(fits)
+        left_out_rows[seed], no_loo[seed] = score_training_rows(
+            fits, data.target_scale if data.task == "regression" else 1.0
+        )
         for name, evaluation in evaluations.items():
             records[name].append(fit_record(fits[name], evaluation))
             rows = evaluation.rows + _distances(name, fits, evaluations, data) + _paired(name, evaluations, data)

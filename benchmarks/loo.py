@@ -19,10 +19,15 @@ ELPD = "elpd_loo per row"
 BAD_ROWS = "rows of too high k-hat"
 
 
-def score_training_rows(fits: Mapping[str, Fit]) -> tuple[dict[str, LeaveOneOut], dict[str, str]]:
-    """Return PSIS-LOO by method where there is one, and where there is none the reason."""
+def score_training_rows(fits: Mapping[str, Fit], unit: float = 1.0) -> tuple[dict[str, LeaveOneOut], dict[str, str]]:
+    """Return PSIS-LOO by method where there is one, and where there is none the reason.
+
+    Arguments:
+        fits: by method.
+        unit: what the targets were divided by; 1 for classes.
+    """
     reasons = {name: why_no_loo(fit) for name, fit in fits.items()}
-    found = {name: leave_one_out(fit) for name, fit in fits.items() if not reasons[name]}
+    found = {name: leave_one_out(fit, unit=unit) for name, fit in fits.items() if not reasons[name]}
     return found, {name: reason for name, reason in reasons.items() if reason}
 
 

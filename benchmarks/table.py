@@ -191,7 +191,9 @@ def scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], methods: Sequenc
     shifts = summary.get("shifts", {})
     graded = [part for parts in shifts.values() for part in parts]
     foreign = [part for part in summary["sets"] if part != inside and part not in graded]
-    for score in ON_BOARD if foreign else ():
+    for score in ON_BOARD:
+        if not any(score in by_set[part] for part in foreign):  # a regression has no confidence
+            continue
         section(f"{score.replace('auroc', 'AUROC')} ↑")
         for part in foreign:
             line(part, score, f"{part}, {summary['sets'][part]:,} rows")

@@ -87,7 +87,7 @@ def why_no_loo(fit: Fit, *, max_values: int = MOST_VALUES) -> str:
     return ""
 
 
-def leave_one_out(fit: Fit, *, max_values: int = MOST_VALUES) -> LeaveOneOut:
+def leave_one_out(fit: Fit, *, unit: float = 1.0, max_values: int = MOST_VALUES) -> LeaveOneOut:
     """Estimate log p(y_i | the other training rows) for every training row, without fitting again.
 
     elpd_loo = Σ_i log (Σ_s w_is p(y_i | draw_s) / Σ_s w_is), w_is the Pareto-smoothed 1 / p(y_i | draw_s). The draws
@@ -96,6 +96,8 @@ def leave_one_out(fit: Fit, *, max_values: int = MOST_VALUES) -> LeaveOneOut:
 
     Arguments:
         fit: a fit with draws, of a model whose rows are independent given them.
+        unit: of the targets the model was fitted to, such as the sd that a regression's were divided by: densities
+            are per unit of the target itself.
         max_values: bound on rows × draws.
 
     Returns:
@@ -115,7 +117,7 @@ def leave_one_out(fit: Fit, *, max_values: int = MOST_VALUES) -> LeaveOneOut:
     # Draws are kept for each row here, so that the bound is that of `max_values` and not of a prediction.
     predictions = predict(fit, fit.x, fit.y, max_bytes=max(MAX_BYTES, 64 * values))
     assert predictions.log_likelihood is not None
-    return from_log_likelihood(predictions.log_likelihood, chains=bool(fit.stats))
+    return from_log_likelihood(predictions.log_likelihood - math.log(unit), chains=bool(fit.stats))
 
 
 def from_log_likelihood(log_likelihood: Float[np.ndarray, "chain draw row"], *, chains: bool) -> LeaveOneOut:

@@ -67,6 +67,8 @@ def test_it_is_what_leaving_each_row_out_gives(exact: Fit) -> None:
     np.testing.assert_allclose(found.result.elpd_i.values, wanted, atol=0.1)
     assert found.per_row.value == pytest.approx(wanted.mean(), abs=0.01)
     assert found.per_row.standard_error == pytest.approx(wanted.std() / np.sqrt(40), rel=0.05)
+    in_halves = leave_one_out(exact, unit=2.0).per_row  # a density per unit of a target twice as wide
+    assert in_halves.value == pytest.approx(found.per_row.value - np.log(2))
     rows = {row.score: row for row in loo_rows(found)}
     assert (rows[ELPD].value, rows[ELPD].standard_error) == found.per_row
     assert rows[BAD_ROWS].value == 0
