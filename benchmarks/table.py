@@ -126,7 +126,7 @@ def scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], methods: Sequenc
     for label, key, digits in (
         ("R-hat, 95 % below", "rhat", 3),
         ("ESS, 95 % above", "ess", 0),
-        ("gradient signal/noise", "gradient_snr", 2),
+        ("gradient signal/noise", "gradient_snr", 3),
         ("Pareto k-hat", "khat", 2),
     ):
         board.add_row(f"  {label}", *(_mean(fits[method], key, digits) for method in methods))

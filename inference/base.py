@@ -70,8 +70,10 @@ class Fit:
         ended_in_warmup: draws of each chain after which the budget ended a sampler's warm-up, whose second half is kept
             as `draws`; None where the warm-up was finished, and for the variational methods.
         gradient_snr: length of the mean gradient over the standard deviation of one step's gradient, at the final
-            parameters, from 64 further gradients that are counted neither as steps nor as gradients; None for
-            samplers, and where the gradient has no noise.
+            parameters, from 64 to 512 further gradients that are counted neither as steps nor as gradients; None
+            for samplers, and where the gradient has no noise.
+        gradient_z: how surely that mean is not 0, as a standard Normal's value; None where there is no
+            `gradient_snr`.
         restarts: final mean loss of each start of an optimisation (restart,), infinite where one failed; None for
             samplers and ensembles.
         restart_errors: standard errors of those means (restart,).
@@ -102,6 +104,7 @@ class Fit:
     finished: bool | None = None
     ended_in_warmup: int | None = None
     gradient_snr: float | None = None
+    gradient_z: float | None = None
     restarts: np.ndarray | None = None
     restart_errors: np.ndarray | None = None
     log_q: jax.Array | None = None

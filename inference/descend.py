@@ -16,7 +16,7 @@ from .optimise import Descent, Objective, Optimised, Training
 from .progress import Progress
 from .start import Beginning, starting_point
 
-__all__ = ["Problem", "Run", "best_of", "descend", "restart_keys"]
+__all__ = ["Problem", "Run", "best_of", "descend", "restart_keys", "signal_fields"]
 
 
 class Problem(NamedTuple):
@@ -107,13 +107,20 @@ def best_of(runs: Sequence[Run]) -> tuple[Run, dict[str, Any]]:
         "losses": result.losses,
         "finished": result.finished,
         "failure": result.failure,
-        "gradient_snr": result.gradient_snr,
+        **signal_fields([result]),
         "restarts": np.array([run.result.mean_loss for run in runs]),
         "restart_errors": np.array([run.result.mean_loss_error for run in runs]),
         "num_gradients": sum(cost["num_gradients"] for cost in costs),
         "rows_per_gradient": costs[0]["rows_per_gradient"],
         "run_seconds": sum(cost["run_seconds"] for cost in costs),
     }
+
+
+def signal_fields(results: Sequence[Optimised]) -> dict[str, float | None]:
+    """Return `gradient_snr` and `gradient_z` of a `Fit`: those of the optimisation whose gradient is surest not 0."""
+    known = [result.signal for result in results if result.signal is not None]
+    surest = max(known, key=lambda signal: signal.z, default=None)
+    return {"gradient_snr": None if surest is None else surest.snr, "gradient_z": None if surest is None else surest.z}
 
 
 def _share(training: Training, number: int) -> Training:

@@ -113,7 +113,8 @@ def from_datatree(tree: xr.DataTree, model: Model, x: Any, y: Any, method: Metho
         restarts=optimised["restart_loss"].values if "restart_loss" in optimised else None,
         restart_errors=optimised["restart_error"].values if "restart_error" in optimised else None,
         log_q=jnp.asarray(tree["variational"]["log_q"].values) if "variational" in tree.children else None,
-        gradient_snr=None if np.isnan(attributes["gradient_snr"]) else float(attributes["gradient_snr"]),
+        gradient_snr=_number_or_none(attributes["gradient_snr"]),
+        gradient_z=_number_or_none(attributes["gradient_z"]),
         finished=None if attributes["finished"] == "not applicable" else attributes["finished"] == "yes",
         ended_in_warmup=None if (ended := attributes["ended_in_warmup"]) == "not applicable" else int(ended),
         failure=str(attributes["failure"]),
@@ -194,6 +195,7 @@ def _attributes(fit: Fit) -> dict[str, Any]:
         "finished": "not applicable" if fit.finished is None else "yes" if fit.finished else "no",
         "ended_in_warmup": "not applicable" if fit.ended_in_warmup is None else fit.ended_in_warmup,
         "gradient_snr": np.nan if fit.gradient_snr is None else fit.gradient_snr,
+        "gradient_z": np.nan if fit.gradient_z is None else fit.gradient_z,
         "failure": fit.failure,
         "num_gradients": fit.num_gradients,
         "rows_per_gradient": fit.rows_per_gradient,
@@ -202,6 +204,10 @@ def _attributes(fit: Fit) -> dict[str, Any]:
         "chain_method": fit.chain_method or "not applicable",
         "key": np.asarray(jax.random.key_data(fit.key)),
     }
+
+
+def _number_or_none(value: Any) -> float | None:
+    return None if np.isnan(value) else float(value)
 
 
 def describe_method(method: Method) -> str:

@@ -69,8 +69,9 @@ DECAY_WINDOWS = 2
 
 SCHEDULES = ("plateau", "cosine")
 
-NUM_PROBES = 64
-"""Gradients from which `Optimised.gradient_snr` is estimated, at the final parameters."""
+LEAST_PROBES, MOST_PROBES = 64, 512
+"""Gradients from which `Optimised.signal` is estimated, at the final parameters: a sixteenth of the steps, between
+these. Each finds a signal that steps of as many would only just have left the noise by."""
 
 MOST_BYTES = 4 * 2**30
 """Memory that a posterior may take while it is fitted."""
@@ -249,8 +250,8 @@ class Optimised:
         run_seconds: time in the compiled loop.
         mean_loss: mean loss of the last window of the plateau rule; infinite where the fit failed.
         mean_loss_error: its standard error.
-        gradient_snr: length of the mean gradient over the standard deviation of one step's, at the end; see
-            `signal_to_noise`. None where the gradient has no noise, or the fit failed.
+        signal: what is left of the gradient's mean at the end. None where the gradient has no noise, the fit failed,
+            or had fewer steps than asking would take.
     """
 
     params: Any
@@ -260,31 +261,49 @@ class Optimised:
     run_seconds: float
     mean_loss: float = np.inf
     mean_loss_error: float = np.nan
-    gradient_snr: float | None = None
+    signal: Signal | None = None
 
 
-def signal_to_noise(mean_square: float, square_of_mean: float, number: int) -> float:
-    """Return ‖μ‖ / √tr Σ of gradients of mean μ and covariance Σ, estimated from a number K of independent ones.
+@dataclass(frozen=True)
+class Signal:
+    """What is left of the gradient's mean at the end of an optimisation.
 
-    Of the mean ḡ of K gradients, E ‖ḡ‖² = ‖μ‖² + tr Σ / K, and V = (Σₖ ‖gₖ‖² − K ‖ḡ‖²) / (K − 1) has mean tr Σ. So
-    T = K ‖ḡ‖² / V is about 1 where there is no signal (the F ratio of Hotelling's test, with the trace in the place
-    of the whole covariance), and √(max(T − 1, 0) / K) estimates the signal-to-noise ratio of a single step.
+    Attributes:
+        snr: length of the mean gradient over the standard deviation of one step's gradient.
+        z: how surely it is not 0, as a standard Normal's value.
+    """
+
+    snr: float
+    z: float
+
+
+def signal_of(products: np.ndarray, squares: np.ndarray) -> Signal:
+    """Return ‖μ‖ / √tr Σ of gradients of mean μ and covariance Σ, and how surely μ is not 0.
+
+    With Sₖ the sum of the first k of K independent gradients, U = Σₖ gₖ·Sₖ₋₁ adds up the products of all pairs, so
+    that 2 U / (K (K − 1)) has mean ‖μ‖². Where μ = 0 its terms are a martingale's, and z = U / √Σₖ (gₖ·Sₖ₋₁)² is about
+    standard Normal if noise goes in many directions. If in one, z has the lighter upper tail of Dickey and Fuller
+    (1979): so, unlike a bound on the ratio itself, one on z is right whatever the number of directions.
 
     Arguments:
-        mean_square: mean of ‖gₖ‖².
-        square_of_mean: ‖ḡ‖².
-        number: K, at least 2.
+        products: gₖ·Sₖ₋₁ (gradient,), the first of which is 0.
+        squares: ‖gₖ‖² (gradient,).
 
     Example:
-        >>> signal_to_noise(mean_square=2.0, square_of_mean=2.0 / 64, number=64)
-        0.0
-        >>> round(signal_to_noise(mean_square=2.0, square_of_mean=1.0, number=64), 2)
-        0.98
+        >>> gradients = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+        >>> before = np.cumsum(gradients, 0) - gradients
+        >>> signal_of((gradients * before).sum(1), (gradients**2).sum(1))
+        Signal(snr=0.0, z=-1.4142135623730951)
     """
+    number, mean_square = len(squares), float(squares.mean())
+    square_of_mean = max(2 * float(products.sum()) / (number * (number - 1)), 0.0)
     # single precision: of a signal that drowns all noise, no more than a ratio of 1000 is known
-    variance = max(mean_square - square_of_mean, 1e-6 * mean_square) * number / (number - 1)
-    ratio = number * square_of_mean / variance if variance > 0 else 0.0
-    return float(np.sqrt(max(ratio - 1, 0) / number))
+    variance = max(mean_square - square_of_mean, 1e-6 * mean_square)
+    spread = float(np.sqrt((products**2).sum()))
+    return Signal(
+        snr=float(np.sqrt(square_of_mean / variance)) if variance > 0 else 0.0,
+        z=float(products.sum()) / spread if spread > 0 else 0.0,
+    )
 
 
 def plateaued(losses: np.ndarray, window: int) -> bool:
@@ -319,6 +338,7 @@ class Descent:
     ):
         self._training = training
         self._data = x, y
+        self._num_probes = int(np.clip(training.num_steps // 16, LEAST_PROBES, MOST_PROBES))
         self._optimizer = optimizer = training.transformation()
         steps_per_epoch = max(len(x) // batch_size, 1)
         buffer = -(-training.num_steps // NUM_WINDOWS)
@@ -366,11 +386,11 @@ class Descent:
                     batch = jax.random.permutation(jax.random.fold_in(key_order, step), len(x))[:batch_size]
                 key_step = jax.random.fold_in(key_noise, step)
                 gradient, loss = gradient_and_loss(params, key_step, batch, x, y, step % steps_per_epoch)
-                return jax.tree.map(jnp.add, total, gradient), (_square(gradient), loss)
+                found = _product(gradient, total), _product(gradient, gradient), loss
+                return jax.tree.map(jnp.add, total, gradient), found
 
             zeros = jax.tree.map(jnp.zeros_like, params)
-            total, (squares, losses) = lax.scan(one, zeros, start + jnp.arange(NUM_PROBES))
-            return _square(total) / NUM_PROBES**2, squares.mean(), losses
+            return lax.scan(one, zeros, start + jnp.arange(self._num_probes))[1]
 
         keys = jax.random.split(jax.random.key(0))
         zero = jnp.asarray(0)
@@ -456,20 +476,22 @@ class Descent:
             run_seconds=seconds,
             mean_loss=float(last.mean()),
             mean_loss_error=float(last.std(ddof=1) / np.sqrt(len(last))) if len(last) > 1 else np.nan,
-            gradient_snr=self._gradient_snr(state[0], keys, len(losses)),
+            signal=self._signal(state[0], keys, len(losses)),
         )
 
-    def _gradient_snr(self, params: Any, keys: Any, done: int) -> float | None:
-        """Return the gradient's signal-to-noise ratio at the end; None where it has no noise.
+    def _signal(self, params: Any, keys: Any, done: int) -> Signal | None:
+        """Return what is left of the gradient's mean at the end; None where the gradient has no noise.
 
         A fit of fewer steps than that takes is not asked: its probing would cost more than itself.
         """
-        if done < NUM_PROBES:
+        if done < self._num_probes:
             return None
-        square_of_mean, mean_square, losses = self._probe(params, keys, jnp.asarray(done), *self._data)
+        products, squares, losses = (
+            np.asarray(found, float) for found in self._probe(params, keys, jnp.asarray(done), *self._data)
+        )
         if not np.isfinite(losses).all() or np.ptp(losses) == 0:
             return None
-        return signal_to_noise(float(mean_square), float(square_of_mean), NUM_PROBES)
+        return signal_of(products, squares)
 
     def _advance(self, state: Any, keys: Any, done: int, length: int, plan: Plan) -> Any:
         return self._compiled(state, keys, jnp.asarray(done), jnp.asarray(length), plan, *self._data)
@@ -506,6 +528,6 @@ def _finite(params: Any) -> bool:
     return all(bool(jnp.isfinite(leaf.sum())) for leaf in jax.tree.leaves(params))
 
 
-def _square(tree: Any) -> jax.Array:
-    """Return the squared length of all leaves together."""
-    return jnp.asarray(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree)))
+def _product(left: Any, right: Any) -> jax.Array:
+    """Return the scalar product of all leaves together."""
+    return jnp.asarray(sum(jax.tree.leaves(jax.tree.map(jnp.vdot, left, right))))

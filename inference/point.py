@@ -13,7 +13,7 @@ from numpyro.distributions import biject_to
 from numpyro.infer.util import log_density
 
 from .base import Fit, Model, latent_sites
-from .descend import Problem, best_of, descend, restart_keys
+from .descend import Problem, best_of, descend, restart_keys, signal_fields
 from .optimise import Training
 from .progress import Progress
 from .start import Beginning
@@ -121,7 +121,7 @@ def _fit_points(
             "losses": _mean_losses([result.losses for result in results]),
             "finished": all(result.finished for result in results) if method.stops_early else None,
             "failure": results[-1].failure,
-            "gradient_snr": _largest([result.gradient_snr for result in results]),
+            **signal_fields(results),
             "restarts": None,  # members are meant to differ
             "restart_errors": None,
         }
@@ -138,11 +138,6 @@ def _fit_points(
         location=dict(best.result.params) if is_one else None,
         **outcome,
     )
-
-
-def _largest(ratios: list[float | None]) -> float | None:
-    """Return the largest of what is known."""
-    return max((ratio for ratio in ratios if ratio is not None), default=None)
 
 
 def _mean_losses(losses: list[np.ndarray]) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hmcvi.inference import MAP, NUTS, SVI, BayesByBackprop, Ensemble, Fit, Laplace, completion, fit
-from hmcvi.inference.optimise import NUM_PROBES, signal_to_noise
+from hmcvi.inference.optimise import LEAST_PROBES, signal_of
 
 from .targets import conjugate_regression, linear_regression
 
@@ -27,28 +27,47 @@ def test_the_signal_of_gradients_is_what_they_were_made_with(signal):
     random = np.random.default_rng(0)
     scale = np.array([3.0, 1.0, 0.1, 0.1, 0.1])
     mean = signal * np.sqrt((scale**2).sum()) * np.array([0.6, 0.8, 0, 0, 0])
-    gradients = mean + scale * random.normal(size=(2000, NUM_PROBES, 5))
-    found = [signal_to_noise((g**2).sum(1).mean(), (g.mean(0) ** 2).sum(), NUM_PROBES) ** 2 for g in gradients]
+    gradients = mean + scale * random.normal(size=(2000, LEAST_PROBES, 5))
+    found = [asked(of_fit) for of_fit in gradients]
     # The square is cut at 0, where half of a normal error of about √(2/d) / K with d effective dimensions is left.
-    expected = signal**2
-    assert np.mean(found) == pytest.approx(expected, rel=0.05, abs=1 / NUM_PROBES)
+    assert np.mean([of.snr**2 for of in found]) == pytest.approx(signal**2, rel=0.05, abs=1 / LEAST_PROBES)
+    if signal >= 1:
+        assert min(of.z for of in found) > 4
+
+
+def asked(gradients):
+    """What the optimisation asks of gradients (gradient, parameter), one after the other."""
+    before = np.cumsum(gradients, 0) - gradients
+    return signal_of((gradients * before).sum(1), (gradients**2).sum(1))
+
+
+@pytest.mark.parametrize("directions", [1, 2, 10, 1000])
+def test_gradients_of_no_signal_seldom_seem_to_have_one_in_however_many_directions(directions):
+    random = np.random.default_rng(0)
+    z = np.array([asked(random.normal(size=(LEAST_PROBES, directions))).z for _ in range(1000)])
+    # A Normal passes 2.33 in 10 of 1000, and in more than 25 with a chance of 1e-5; few directions pass it less often.
+    assert (z > 2.33).sum() <= 25
+    assert z.max() < 4.5  # 0.3 % false alarms
+    if directions == 1000:  # and it is no empty promise
+        assert 0.85 < z.std() < 1.15
 
 
 @pytest.mark.parametrize("method", [SVI, BayesByBackprop], ids=["svi", "bbb"])
 def test_a_gradient_has_a_direction_at_the_start_and_none_at_the_end(method):
-    early = fit(KEY, linear_regression, X, Y, method(num_steps=NUM_PROBES, learning_rate=1e-6, num_draws=2))
+    early = fit(KEY, linear_regression, X, Y, method(num_steps=LEAST_PROBES, learning_rate=1e-6, num_draws=2))
     late = fit(KEY, linear_regression, X, Y, method(num_steps=3000, num_draws=2))
     assert late.finished
     assert early.gradient_snr > 2
-    # No signal gives 0 or a little over: T − 1 of five effective dimensions is below 3 (4 sd), and √(3/64) = 0.22.
+    assert early.gradient_z > 4
     assert late.gradient_snr < 0.25
+    assert late.gradient_z < 4
     assert completion(late).verdict == "finished"
     assert completion(early).verdict == "unfinished"
 
 
 def test_a_point_on_all_rows_has_no_noise_and_on_minibatches_it_has():
     whole = fit(KEY, linear_regression, X, Y, MAP(num_steps=100))
-    assert whole.gradient_snr is None
+    assert whole.gradient_snr is whole.gradient_z is None
     assert "gradient without noise" in completion(whole).reason
     assert fit(KEY, linear_regression, X, Y, MAP(num_steps=100, batch_size=10)).gradient_snr > 0
 
@@ -62,6 +81,7 @@ def ended(**changes):
         "losses": np.ones(100),
         "finished": True,
         "gradient_snr": 0.1,
+        "gradient_z": 1.5,
         "restarts": np.array([5.0]),
         "restart_errors": np.array([0.1]),
     }
@@ -72,12 +92,12 @@ def ended(**changes):
 
 
 VERDICTS = {
-    "finished": ({}, "finished", "plateau within 100 steps; gradient signal/noise 0.10; one start"),
+    "finished": ({}, "finished", "plateau within 100 steps; gradient signal/noise 0.100, z = 1.5; one start"),
     "no plateau": ({"finished": False}, "unfinished", "no plateau within the budget of 100 steps: raise num_steps"),
     "schedule": ({"finished": None}, "schedule ended", "where any loss is flat"),
-    "moving": ({"gradient_snr": 3.0}, "unfinished", "signal/noise 3.00, wanted ≤ "),
-    "moving on schedule": ({"finished": None, "gradient_snr": 3.0}, "unfinished", "signal/noise 3.00, wanted ≤ "),
-    "no noise": ({"gradient_snr": None}, "finished", "gradient without noise"),
+    "moving": ({"gradient_z": 9.0}, "unfinished", "z = 9.0, wanted z ≤ 4: raise num_steps"),
+    "moving on schedule": ({"finished": None, "gradient_z": 9.0}, "unfinished", "z = 9.0, wanted z ≤ 4"),
+    "no noise": ({"gradient_snr": None, "gradient_z": None}, "finished", "gradient without noise"),
     "agree": (
         {"restarts": np.array([5.2, 5.0, 5.1]), "restart_errors": np.array([0.1, 0.1, 0.1])},
         "finished",

@@ -372,7 +372,7 @@ def test_a_fit_survives_the_disk_bit_for_bit(pair, tmp_path):
         before, after = getattr(result, name), getattr(back, name)
         assert (before is None) == (after is None), name
         np.testing.assert_array_equal(after, before)
-    assert back.gradient_snr == result.gradient_snr
+    assert (back.gradient_snr, back.gradient_z) == (result.gradient_snr, result.gradient_z)
     assert (back.finished, back.num_gradients, back.rows_per_gradient) == (
         result.finished,
         result.num_gradients,
