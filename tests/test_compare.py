@@ -130,7 +130,8 @@ def test_nothing_is_said_of_a_temperature_of_one(finished: tuple[Path, str]) -> 
     folder, printed = finished
     records = json.loads((folder / "summary.json").read_text())["fits"]
     assert {record["temperature"] for method in records.values() for record in method} == {1.0}
-    assert "temper" not in printed
+    assert "temperature of the KL" not in printed
+    assert "tempered" not in printed
 
 
 def test_same_command_reads_what_is_finished_and_fits_what_is_missing(
