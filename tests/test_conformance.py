@@ -220,7 +220,8 @@ def test_the_draws_of_one_fit_differ(pair):
 def test_the_model_is_traced_no_more_often_for_a_larger_budget(pair):
     (small, runs_small), (large, runs_large) = fitted(pair), double(pair)
     assert large.num_draws == small.num_draws * (1 if pair[0] in ("map", "ensemble") else 10)
-    assert large.num_gradients > 2 * small.num_gradients
+    # A sampler's warm-up, which is as long in both, may take most of the smaller one's gradients.
+    assert large.num_gradients > 1.5 * small.num_gradients
     assert 0 < runs_large <= runs_small
 
 
