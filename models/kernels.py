@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +22,9 @@ def _rbf(squared_distance: jax.Array) -> jax.Array:
     return jnp.exp(-squared_distance / 2)
 
 
-# √ has no gradient at 0, where the kernels are smooth, so both Matérn kernels carry theirs in closed form. A mask
-# around √ is not enough: compilers compute the distance anew in the gradient and may round it to the other side.
+# √ has no gradient at 0, where the kernels are smooth, so both Matérn kernels carry theirs in closed form, and that of
+# their slope, which a Hessian takes. A mask around √ is not enough: compilers compute the distance anew in the gradient
+# and may round it to the other side.
 
 
 @jax.custom_jvp
@@ -32,11 +34,16 @@ def _matern32(squared_distance: jax.Array) -> jax.Array:
     return (1 + r) * jnp.exp(-r)
 
 
-@_matern32.defjvp
-def _matern32_tangent(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+@jax.custom_jvp
+def _matern32_slope(squared_distance: jax.Array) -> jax.Array:
     """dk/dr² = −3/2 exp(−√3 r)."""
-    (squared_distance,), (tangent,) = primals, tangents
-    return _matern32(squared_distance), -1.5 * jnp.exp(-jnp.sqrt(3 * squared_distance)) * tangent
+    return -1.5 * jnp.exp(-jnp.sqrt(3 * squared_distance))
+
+
+def _matern32_curvature(squared_distance: jax.Array) -> jax.Array:
+    """d²k/(dr²)² = 9/4 exp(−√3 r) / (√3 r); 0 at r = 0, which no hyperparameter moves."""
+    r = jnp.sqrt(3 * squared_distance)
+    return jnp.where(r > 0, 2.25 * jnp.exp(-r) / jnp.where(r > 0, r, 1), 0)
 
 
 @jax.custom_jvp
@@ -46,13 +53,27 @@ def _matern52(squared_distance: jax.Array) -> jax.Array:
     return (1 + r + r**2 / 3) * jnp.exp(-r)
 
 
-@_matern52.defjvp
-def _matern52_tangent(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+@jax.custom_jvp
+def _matern52_slope(squared_distance: jax.Array) -> jax.Array:
     """dk/dr² = −5/6 (1 + √5 r) exp(−√5 r)."""
-    (squared_distance,), (tangent,) = primals, tangents
     r = jnp.sqrt(5 * squared_distance)
-    return _matern52(squared_distance), -5 / 6 * (1 + r) * jnp.exp(-r) * tangent
+    return -5 / 6 * (1 + r) * jnp.exp(-r)
 
+
+def _matern52_curvature(squared_distance: jax.Array) -> jax.Array:
+    """d²k/(dr²)² = 25/12 exp(−√5 r)."""
+    return 25 / 12 * jnp.exp(-jnp.sqrt(5 * squared_distance))
+
+
+def _differentiate(function: Any, slope: Callable[[jax.Array], jax.Array]) -> None:
+    """Have a function of one array carry its derivative in closed form."""
+    function.defjvp(lambda primals, tangents: (function(*primals), slope(*primals) * tangents[0]))
+
+
+_differentiate(_matern32, _matern32_slope)
+_differentiate(_matern32_slope, _matern32_curvature)
+_differentiate(_matern52, _matern52_slope)
+_differentiate(_matern52_slope, _matern52_curvature)
 
 KERNELS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "rbf": _rbf,

@@ -390,3 +390,22 @@ def test_compiled_gradient_is_finite_where_distances_round(kernel, monkeypatch):
 def test_x_new_with_other_features_is_refused():
     with pytest.raises(ValueError, match="x with 2 features and x_new with 1"), handlers.seed(rng_seed=0):
         gp(jnp.ones((6, 2)), jnp.ones(6), x_new=jnp.ones((4, 1)))
+
+
+@pytest.mark.parametrize("kernel", ["rbf", "matern32", "matern52"])
+def test_the_hessian_by_the_lengthscales_is_that_of_differences_also_where_rows_coincide(kernel):
+    # Laplace takes it. Float64, five features, so that distances go through a matrix product, and two equal rows.
+    with jax.enable_x64(True):
+        x = np.random.default_rng(0).normal(size=(6, 5))
+        x[1] = x[0]
+        weights = np.random.default_rng(1).normal(size=(6, 6))
+
+        def total(lengthscale):
+            return (weights * kernel_matrix(kernel, x, x, lengthscale)).sum()
+
+        lengthscale = jnp.asarray([1.0, 1.5, 2.0, 2.5, 3.0])
+        step = 1e-5 * np.eye(5)
+        slope = jax.grad(total)
+        differences = np.stack([(slope(lengthscale + s) - slope(lengthscale - s)) / 2e-5 for s in step])
+        # Matrix products leave distances of equal rows at 1e-16 or so in place of 0, and √ makes 1e-8 of it.
+        np.testing.assert_allclose(jax.hessian(total)(lengthscale), differences, atol=1e-6)
