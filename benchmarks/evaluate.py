@@ -144,7 +144,7 @@ def _scores(predictions: Predictive, data: Dataset, y: np.ndarray | None) -> _Cl
 def _ood_rows(name: str, inside: _ClassScores | _NormalScores, outside: _ClassScores | _NormalScores) -> list[Row]:
     rows = []
     whole_in, whole_out = inside.uncertainties(None), outside.uncertainties(None)
-    draws = scores.batch_replicates(inside.num_batches)
+    draws = scores.batch_replicates(inside.num_batches, inside.num_chains)
     halves = [(inside.uncertainties(part), outside.uncertainties(part)) for part in draws.weights]
     for measure in whole_in:
         value, error = scores.mean(whole_out[measure])
@@ -190,7 +190,7 @@ class _ClassScores:
 
     def __init__(self, predictions: ClassPredictive, y: np.ndarray | None):
         self.predictions, self.y = predictions, y
-        self.num_batches = len(predictions.batch_size)
+        self.num_batches, self.num_chains = len(predictions.batch_size), predictions.num_chains
 
     def _mixture(self, weights: np.ndarray | None) -> _Mixture:
         """The mixture under weights of the batches of draws (None for all alike)."""
@@ -258,7 +258,7 @@ class _ClassScores:
             "entropy, epistemic": lambda m, n: scores.mean(self._epistemic(scores.entropy(m.probs), m.aleatoric)),
         }
         whole = self._mixture(None)
-        draws = scores.batch_replicates(self.num_batches)
+        draws = scores.batch_replicates(self.num_batches, self.num_chains)
         halves = [self._mixture(weights) for weights in draws.weights]
         # Few resamples serve the Monte Carlo error: it reads the values only.
         found = {name: score(whole, n=NUM_BOOTSTRAP) for name, score in named.items() if names is None or name in names}
@@ -275,7 +275,7 @@ class _NormalScores:
 
     def __init__(self, predictions: NormalPredictive, data: Dataset, y: np.ndarray | None):
         self.batch = predictions.batch.ravel()
-        self.num_batches = int(self.batch.max()) + 1
+        self.num_batches, self.num_chains = int(self.batch.max()) + 1, len(predictions.loc)
         num_rows = predictions.loc.shape[-1]
         parts = (predictions.loc, predictions.scale, predictions.noise)
         loc, scale, noise = (part.reshape(-1, num_rows).astype(float) * data.target_scale for part in parts)
@@ -313,7 +313,7 @@ class _NormalScores:
             "entropy, epistemic": lambda m, s, n: scores.mean(scores.normal_entropy(m, s, n)[2]),
         }
         whole = self._kept(None)
-        draws = scores.batch_replicates(self.num_batches)
+        draws = scores.batch_replicates(self.num_batches, self.num_chains)
         halves = [self._kept(weights) for weights in draws.weights]
         found = {name: score(*whole) for name, score in named.items() if names is None or name in names}
         rows = [
@@ -327,7 +327,7 @@ class _NormalScores:
         """The width of the central interval; its Monte Carlo error without a bisection for each half of the draws."""
         ends = scores.interval(self.loc, self.scale, level)
         score = scores.mean(ends[1] - ends[0])
-        draws = scores.batch_replicates(self.num_batches)
+        draws = scores.batch_replicates(self.num_batches, self.num_chains)
         weights = draws.weights[:, self.batch]
         widths = np.empty(0)
         if len(weights):

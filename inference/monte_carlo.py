@@ -21,12 +21,16 @@ class BatchReplicates:
 
     Attributes:
         weights: (replicate, batch), 1 for a batch that takes part and 0 for one that does not; no replicate for a
-            single batch.
-        factor: Monte Carlo variance = factor · sum over replicates of (score − score of all draws)².
+            single batch. The first halve the batches, the last the chains.
+        factor: variance = factor · sum over the replicates that halve batches of (score − score of all draws)².
+        num_by_chain: how many replicates halve the chains.
+        factor_by_chain: the same of those.
     """
 
     weights: Float[np.ndarray, "replicate batch"]
     factor: float
+    num_by_chain: int = 0
+    factor_by_chain: float = 0.0
 
     def error(self, value: float, under: Sequence[float] | Float[np.ndarray, " replicate"]) -> float:
         """Return the Monte Carlo error of a score from its value, and from those under each of the weights.
@@ -36,10 +40,13 @@ class BatchReplicates:
         if not len(under):
             return float("nan")
         with np.errstate(invalid="ignore"):
-            return float(np.sqrt(self.factor * np.sum((np.asarray(under, np.float64) - value) ** 2)))
+            squares = (np.asarray(under, np.float64) - value) ** 2
+        num_by_batch = len(squares) - self.num_by_chain
+        by_batch = self.factor * np.sum(squares[:num_by_batch])
+        return float(np.sqrt(max(by_batch, self.factor_by_chain * np.sum(squares[num_by_batch:]))))
 
 
-def batch_replicates(num_batches: int) -> BatchReplicates:
+def batch_replicates(num_batches: int, num_chains: int = 1) -> BatchReplicates:
     """Return balanced half-samples of the batches: every replicate averages over half of them.
 
     With H a Hadamard matrix, replicate r takes the batches with H_rb = +1. Its rows are orthogonal, so that for a
@@ -49,8 +56,13 @@ def batch_replicates(num_batches: int) -> BatchReplicates:
     is √√batches too large for an accuracy, and more for binned scores. Below 8 batches the jackknife it is all the
     same.
 
+    Batches of one chain are alike where it remembers for longer than a batch, or sits in a mode of its own. So chains
+    are halved as well, where there are three or more, and the larger of the two errors counts: from four chains alone
+    it would be noise, and the larger of the two is 15 % too large on average where batches would do.
+
     Args:
         num_batches: how many batches (chains, or blocks of draws longer than their autocorrelation).
+        num_chains: chains that they come from, equally many of each, one chain after the other.
 
     Returns:
         BatchReplicates.
@@ -73,9 +85,19 @@ def batch_replicates(num_batches: int) -> BatchReplicates:
     if num_batches < LEAST_BATCHES:
         left_out = 1.0 - np.eye(num_batches) if num_batches > 1 else np.empty((0, 1))
         return BatchReplicates(left_out, (num_batches - 1) / num_batches)
-    signs = _paley(num_batches)
-    # The first row is all of them. Where the matrix has more columns than there are batches the halves are nearly so.
-    return BatchReplicates((signs[1:, :num_batches] > 0).astype(float), num_batches / (num_batches - 1) / len(signs))
+    weights, factor = _halves(num_batches)
+    if not 3 <= num_chains < num_batches:
+        return BatchReplicates(weights, factor)
+    by_chain, factor_by_chain = _halves(num_chains)
+    weights = np.vstack([weights, np.repeat(by_chain, num_batches // num_chains, axis=1)])
+    return BatchReplicates(weights, factor, len(by_chain), factor_by_chain)
+
+
+def _halves(number: int) -> tuple[np.ndarray, float]:
+    """Balanced halves of three things or more, (replicate, thing), and the factor that makes a variance of them."""
+    signs = _paley(number)
+    # The first row is all of them. Where the matrix has more columns than there are things the halves are nearly so.
+    return (signs[1:, :number] > 0).astype(float), number / (number - 1) / len(signs)
 
 
 def _paley(least: int) -> np.ndarray:

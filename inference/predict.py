@@ -54,6 +54,7 @@ class ClassPredictive:
         batch_size: draws in each batch (batch,).
         log_likelihood: log p(y | x, draw) (chain, draw, row), where y was given and every draw's was asked for.
         batch_log_likelihood: its mean over the draws of each batch (batch, row), where y was given.
+        num_chains: chains that the batches come from, equally many of each, one chain after the other.
     """
 
     batch_probs: Float[np.ndarray, "batch row class"]
@@ -61,6 +62,7 @@ class ClassPredictive:
     batch_size: np.ndarray
     log_likelihood: Float[np.ndarray, "chain draw row"] | None = None
     batch_log_likelihood: Float[np.ndarray, "batch row"] | None = None
+    num_chains: int = 1
 
     @property
     def probs(self) -> Float[np.ndarray, "row class"]:
@@ -210,7 +212,7 @@ def predict(
         scaled = sizes[:, None]
         means = parts["batch_log_likelihood"] / scaled if targets is not None else None
         return ClassPredictive(
-            parts["probs"] / scaled[..., None], parts["entropy"] / scaled, sizes, log_likelihood, means
+            parts["probs"] / scaled[..., None], parts["entropy"] / scaled, sizes, log_likelihood, means, fit.num_chains
         )
     shape = (fit.num_chains, fit.num_draws, len(x))
     loc, scale, noise = (parts[name].reshape(shape) for name in ("loc", "scale", "noise"))

@@ -246,9 +246,9 @@ def row_interval_width_under(
 ) -> Float[np.ndarray, "replicate row"]:
     """Width of each row's interval under other weights of the draws: one Newton step from the whole mixture's ends.
 
-    F_r(q_r) = F(q) at q_r = q - (F_r(q) - F(q)) / f_r(q) to first order, F_r and f_r the distribution function and
-    density of the mixture under weights r: all that a Monte Carlo error needs, for the price of a single evaluation
-    where bisection takes eighty for each replicate.
+    F_r(q_r) = F(q) at q_r = q - (F_r(q) - F(q)) / f(q) to first order, F_r the distribution function under weights r
+    and f the whole mixture's density (that under r could be next to 0 there): all that a Monte Carlo error needs, for
+    the price of a single evaluation where bisection takes eighty for each replicate.
 
     Args:
         loc: (draw, row).
@@ -271,7 +271,7 @@ def row_interval_width_under(
     for end in (checked("lower", lower, "row"), checked("upper", upper, "row")):
         standard = (end - loc) / scale
         below, density = ndtr(standard), np.exp(-(standard**2) / 2) / (scale * np.sqrt(2 * np.pi))
-        ends.append(end - (weights @ below - below.mean(axis=0)) / (weights @ density))
+        ends.append(end - (weights @ below - below.mean(axis=0)) / density.mean(axis=0))
     return ends[1] - ends[0]
 
 

@@ -143,6 +143,21 @@ def test_the_error_of_a_mean_over_draws_is_that_of_batch_means(batches):
     assert (replicates.weights.sum(axis=1) >= 1).all()
 
 
+def test_chains_that_disagree_count_for_what_they_are():
+    """Batches of a chain are all but one number: 20 of them know no more than four chains do."""
+    random = np.random.default_rng(0)
+    errors, values = [], []
+    for _ in range(400):
+        batches = np.repeat(random.normal(size=4), 5) + 0.01 * random.normal(size=20)
+        replicates = scores.batch_replicates(20, 4)
+        values.append(batches.mean())
+        errors.append(replicates.error(batches.mean(), [np.average(batches, weights=w) for w in replicates.weights]))
+        alone = scores.batch_replicates(20)
+        assert alone.error(batches.mean(), [np.average(batches, weights=w) for w in alone.weights]) < errors[-1] * 1.001
+    # 400 fits know both to 4 %.
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.std(values), rel=0.2)
+
+
 def test_one_batch_has_no_monte_carlo_error():
     replicates = scores.batch_replicates(1)
     assert len(replicates.weights) == 0
