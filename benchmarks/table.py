@@ -259,7 +259,7 @@ def _how_to_read(table: pd.DataFrame, summary: Mapping[str, Any], error: str) ->
     if (table["score"] == "nll, refinement").any():
         sentences.append(
             "nll = that of single draws − gained by averaging = refinement + miscalibration; the latter is what the "
-            "best temperature mends, above 1 for overconfidence."
+            "best temperature mends, above 1 for overconfidence; 0 where every row is right."
         )
     if (table["score"] == "pit distance").any():
         sentences.append("PIT distance: mean error of the coverage over all levels.")
@@ -314,6 +314,8 @@ def _layout(methods: Sequence[str]) -> list[list[str]]:
 
 
 def _cell(value: float, error: float, monte_carlo: float) -> str:
+    if np.isnan(error):
+        return f"{value:.3f}"
     parts = (error,) if np.isnan(monte_carlo) else (error, monte_carlo)
 
     def text(digits: str, of_errors: str) -> str:

@@ -12,7 +12,7 @@ __all__ = ["TemperatureScaling", "averaging_gain", "temperature_scaling"]
 
 LARGEST_TEMPERATURE = 100.0
 """The best temperature is looked for between its inverse and itself: beyond them a classifier is all but sure, or
-all but uniform, and labels that are all right, or at random, would send it there without end."""
+all but uniform, and labels at random would send it there without end."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,9 @@ def temperature_scaling(probs: Probs, y: Labels) -> TemperatureScaling:
         y: (row,), integers in [0, class).
 
     Returns:
-        TemperatureScaling. The errors are those of means over rows at the temperature found, which is enough: the
-        NLL is flat there (the envelope theorem). That of T is the sandwich estimate of an M-estimator.
+        TemperatureScaling; where every row is right, the NLL falls to 0 with T, and both are 0 (error NaN). The
+        errors are those of means over rows at the temperature found, which is enough: the NLL is flat there (the
+        envelope theorem). That of T is the sandwich estimate of an M-estimator.
 
     >>> probs = np.array([[0.8, 0.2]] * 4)  # sure to 0.8, right 3 times in 4
     >>> parts = temperature_scaling(probs, np.array([0, 0, 0, 1]))
@@ -90,6 +91,10 @@ def temperature_scaling(probs: Probs, y: Labels) -> TemperatureScaling:
     def row_nll(log_temperature: float) -> np.ndarray:
         return -log_softmax(log_probs * np.exp(-log_temperature), axis=1)[rows, labels]
 
+    others = np.where(np.arange(log_probs.shape[1]) == labels[:, None], -np.inf, log_probs).max(axis=1)
+    if (log_probs[rows, labels] > others).all():
+        nothing = Score(0.0, float("nan"))
+        return TemperatureScaling(nothing, nothing, score_of_rows(row_nll(0.0)))
     limit = np.log(LARGEST_TEMPERATURE)
     # The NLL is convex in 1 / T, so it has one minimum over log T; the values are flat at it, so 1e-6 is exact.
     found = minimize_scalar(

@@ -65,7 +65,11 @@ def test_calibration_is_never_negative_and_small_where_calibrated():
         assert 0 <= parts.calibration.value < 20 / 600
     sure = scores.temperature_scaling(np.eye(3)[[0, 1]], np.array([0, 1]))
     assert sure.calibration.value == 0
-    assert sure.temperature.value == 1
+    assert (sure.temperature.value, sure.refinement.value) == (0, 0)
+    # Where every row is right, however hesitantly, no temperature is the best: the NLL falls to 0 with it.
+    right = scores.temperature_scaling(np.array([[0.6, 0.4], [0.3, 0.7]]), np.array([0, 1]))
+    assert (right.temperature.value, right.refinement.value) == (0, 0)
+    assert right.calibration.value == pytest.approx(-np.log([0.6, 0.7]).mean())
     uniform = scores.temperature_scaling(np.full((4, 2), 0.5), np.array([0, 1, 1, 0]))
     assert (uniform.temperature.value, uniform.refinement.value) == (1.0, pytest.approx(np.log(2)))
     wrong = scores.temperature_scaling(np.eye(2)[[0, 0]], np.array([0, 1]))  # what was ruled out happened
