@@ -157,7 +157,8 @@ def fit(key: jax.Array, model: Model, x: Any, y: Any, method: Method, *, progres
         x: inputs (row, feature...), floating point. uint8 of three or more axes is taken for images, which stay as
             small as they are and reach the model as x / 255, minibatch by minibatch.
         y: labels (integers) or targets (floating point) (row,).
-        method: `NUTS(...)`, `SVI(...)`, `BayesByBackprop(...)`, `Laplace(...)`, `MAP(...)` or `Ensemble(...)`.
+        method: `NUTS(...)`, `HMC(...)`, `MCLMC(...)`, `SVI(...)`, `Laplace(...)`, `BayesByBackprop(...)`, `MAP(...)` or
+            `Ensemble(...)`.
         progress: whether to show a progress bar on standard error; by default where that is a terminal.
 
     Returns:

@@ -29,8 +29,9 @@ class MCLMC(Sampler):
     There is no Metropolis step: **draws are biased** by the error of the integrator, which the tuning holds at
     Var[energy change of a step] / dimension = `desired_energy_var`. On correlated Gaussians of 3 and 10 dimensions
     5e-4 left the means right; variances were 0.4 and 0.7 % too small on average, and 1.2 and 3.7 % along the narrowest
-    axis. At 1e-2 they were 2.0 and 4.6 %, and 3.9 and 37 %. Diagnostics of convergence do not see this bias. `stats["energy_variance"]` is what the energy
-    variance came to at each draw: values far above those asked for tell of a tuning that failed.
+    axis; at 1e-2 they were 2.0 and 4.6 %, and 3.9 and 37 %. Diagnostics of convergence do not see this bias.
+    `stats["energy_variance"]` is what the energy variance came to at each draw: values far above those asked for tell
+    of a tuning that failed.
 
     The three stages of the tuning (step size, scales, length over which the direction is forgotten) take 3, 4 and 3
     tenths of num_warmup in one program; the last keeps its positions in memory: 3/10 · num_warmup · parameters.
