@@ -24,6 +24,10 @@ FACTOR = 1.5
 NUM_DRAWS = 60
 """Independent draws of a fit: few, so that an accuracy and a coverage of 120 rows move at all."""
 
+CAUTIOUS = {"ece": 1.8}
+"""Of four chains the error of a score that jumps is too large, by 1.6 for an ECE: the larger of two errors counts,
+and the one by chains comes from three halves."""
+
 X = np.random.default_rng(0).normal(size=(600, 2)).astype(np.float32)
 NOISE = np.random.default_rng(1).normal(size=600).astype(np.float32)
 TASKS = {
@@ -51,7 +55,7 @@ def ratios(fits: list[Fit], task: str) -> dict[str, float]:
 
 def check(found: dict[str, float], task: str) -> None:
     print(task, {name: round(ratio, 2) for name, ratio in found.items()})
-    wrong = {name: found[name] for name in MAIN[task] if not 1 / FACTOR < found[name] < FACTOR}
+    wrong = {name: found[name] for name in MAIN[task] if not 1 / FACTOR < found[name] < CAUTIOUS.get(name, FACTOR)}
     assert not wrong, f"reported over true Monte Carlo error: {wrong}"
 
 
@@ -83,11 +87,11 @@ def test_monte_carlo_error_of_independent_draws_is_the_spread_between_keys(task:
 def test_monte_carlo_error_of_nuts_is_the_spread_between_keys(task: str) -> None:
     """Chains are independent, each with warm-up of its own: 200 of one program are 50 fits of four.
 
-    Trajectories of at most 7 steps: cheap, and chains that remember, which batches of draws must make up for.
+    Trajectories of at most 31 steps: cheap, and chains that remember, which the error must make up for.
     """
     raw, options = TASKS[task]
     data = load(raw, seed=0)
-    method = NUTS(num_warmup=300, num_draws=250, max_tree_depth=3, num_chains=4 * NUM_SEEDS, chain_method="vectorized")
+    method = NUTS(num_warmup=500, num_draws=250, max_tree_depth=5, num_chains=4 * NUM_SEEDS, chain_method="vectorized")
     model = partial(mlp, widths=(5,), **options)
     together = fit(jax.random.key(1), model, data.x_train, data.y_train, method)
     fits = [
