@@ -32,6 +32,9 @@ BUDGET_COLUMNS = (
     "monte_carlo_error",
 )
 
+SAME = 0.98
+"""Share of the next point's spending from which on a point is that one again."""
+
 CURVES = ("accuracy", "rmse", "nll", "ece", "crps")
 """Scores that are drawn against the budget, where the task has them."""
 
@@ -44,15 +47,21 @@ def budget_curves(table: pd.DataFrame, unit: str) -> dict[str, dict[str, dict[st
         unit: "passes" or "seconds": which of the two columns is "budget".
 
     Returns:
-        "budget", "value", "standard_error", and "done": whether every seed's fit converged or finished.
+        "budget", "value", "standard_error", and "done": whether every seed's fit converged or finished. A share at
+        which a seed has no posterior has no point, and one at which a method stopped short of it has one only.
     """
     curves: dict[str, dict[str, dict[str, np.ndarray]]] = {}
     shown = [score for score in CURVES if score in set(table["score"])]
     for (method, score), group in table.groupby(["method", "score"], sort=False):
         if score not in shown:
             continue
-        points = []
-        for _, at_share in group.groupby("share"):
+        seeds = group.loc[group["share"] == 1, "seed"].nunique()
+        points: list[tuple[float, ...]] = []
+        for _, at_share in sorted(group.groupby("share"), reverse=True):
+            if at_share["seed"].nunique() < seeds:
+                continue  # an average over the seeds for which the share sufficed would flatter it
+            if points and at_share[unit].mean() > SAME * points[-1][0]:
+                continue  # the method was done before its allowance was: this is the fit at the larger share
             averaged = average_seeds(at_share.assign(set="", low=math.nan, high=math.nan)).iloc[0]
             done = bool(at_share["verdict"].isin(DONE).all())
             points.append((at_share[unit].mean(), averaged["value"], averaged["standard_error"], done))

@@ -151,7 +151,7 @@ def _add_compare_options(parser: argparse.ArgumentParser) -> None:
         metavar="NAME_OR_FILE",
         help="a data set, or several for a run each and one table of all "
         f"({', '.join(datasets.known())}), any other TFDS image set (see hmcvi data list), or your own "
-        ".csv, .parquet (with --target) or .npz file (arrays x and y). Default: {default.data}",
+        f".csv, .parquet (with --target) or .npz file (arrays x and y). Default: {default.data}",
     )
     what.add_argument("--target", metavar="COLUMN", help="the column of a table to predict")
     what.add_argument(

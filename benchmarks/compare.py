@@ -180,8 +180,9 @@ def _paired(name: str, evaluations: Mapping[str, Evaluation], data: Dataset) -> 
 def _title(experiment: Experiment, data: Dataset) -> str:
     kind = f"{data.num_classes} classes" if data.task == "classification" else "regression"
     seeds = ", ".join(map(str, experiment.seeds))
+    budget = "" if experiment.budget is None else f", at most {experiment.budget} a method"
     quick = ", quick: budgets too small to conclude from" if experiment.quick else ""
     return (
         f"{data.name}, {experiment.model}, {kind}, {len(data.x_train):,} training and {len(data.x_test):,} "
-        f"{data.scored_on} rows, seed {seeds}{quick}"
+        f"{data.scored_on} rows, seed {seeds}{budget}{quick}"
     )

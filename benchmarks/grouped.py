@@ -11,7 +11,7 @@ import pandas as pd
 
 from .joined import COST, direction
 from .options import UsageError
-from .table import average_seeds
+from .table import average_seeds, worst_verdict
 
 __all__ = ["SHORT", "Block", "Cell", "chosen", "how_to_read", "lay_out"]
 
@@ -119,7 +119,12 @@ def _block(shown: pd.DataFrame, group: pd.DataFrame) -> Block:
     methods = tuple(dict.fromkeys(group["method"]))
     fits = group.drop_duplicates(["method", "seed"])
     seeds = {method: tuple(sorted(fits.loc[fits["method"] == method, "seed"])) for method in methods}
-    lines = [("verdict", tuple(Cell(_verdict(fits.loc[fits["method"] == method, "verdict"])) for method in methods))]
+    lines = [
+        (
+            "verdict",
+            tuple(Cell(worst_verdict(list(fits.loc[fits["method"] == method, "verdict"]))) for method in methods),
+        )
+    ]
     if len(set(seeds.values())) > 1:
         lines.append(("seeds", tuple(Cell(", ".join(map(str, seeds[method]))) for method in methods)))
     num_words = len(lines)
@@ -148,16 +153,9 @@ def _heading(group: pd.DataFrame, seeds: Sequence[int]) -> str:
         f"{data}, {model}: {training_rows:,} training and {scored['rows']:,} {scored['set']} rows, "
         f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
         f"{'' if temperature == 1 else f', temperature {temperature:g}'}"
+        f"{''.join(f', without {names}, which failed' for names in sorted(set(group['failed']) - {''}))}"
         f"{', quick: budgets too small to conclude from' if group['quick'].any() else ''}"
     )
-
-
-def _verdict(verdicts: pd.Series) -> str:
-    """Return the verdict on all seeds, or the worst and how often it was passed."""
-    if verdicts.nunique() == 1:
-        return str(verdicts.iloc[0])
-    worst = next((verdict for verdict in verdicts if verdict.startswith("un")), verdicts.iloc[0])
-    return f"{worst}, {(verdicts == worst).sum()} of {len(verdicts)}"
 
 
 def _number(value: float, error: float, *, cost: bool) -> str:

@@ -147,6 +147,7 @@ def _tidy(run: FinishedRun) -> pd.DataFrame:
         "training_rows": run.training_rows,
         "temperature": next(iter(run.temperatures.values())),
         "quick": bool(run.request["quick"]),
+        "failed": ", ".join(run.summary.get("failed", {})),
     }
     return pd.concat(
         [pd.DataFrame(front, index=table.index), table.drop(columns=["method", "set", "score", "seed"])], axis=1

@@ -40,13 +40,11 @@ def loo_rows(found: LeaveOneOut) -> list[Row]:
 
 
 def compare_methods(by_seed: Mapping[int, Mapping[str, LeaveOneOut]]) -> pd.DataFrame | None:
-    """Return ArviZ's comparison of each seed's methods, best first, or None where no method has a PSIS-LOO.
-
-    Its column `diag_elpd` says where k-hat is too high: those methods' numbers are not to be trusted.
-    """
+    """Return ArviZ's comparison of each seed's methods whose k-hat allows it, best first; None where there is none."""
+    sound = {seed: {name: one for name, one in found.items() if one.allowed} for seed, found in by_seed.items()}
     tables = [
         compare_loo(found).rename_axis("method").reset_index().assign(seed=seed)
-        for seed, found in by_seed.items()
+        for seed, found in sound.items()
         if found
     ]
     return pd.concat(tables, ignore_index=True) if tables else None

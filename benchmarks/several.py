@@ -41,7 +41,7 @@ def compare_several(
 
     Raises:
         UsageError, DataError: one of the requests cannot be served; nothing was fitted.
-        FitError: a fit did not stay finite; the fits and runs before it are saved.
+        FitError: a fit did not stay finite; all others were made and scored.
     """
     several = len(experiments) > 1
     folders: list[Path | None] = [out]
@@ -52,16 +52,21 @@ def compare_several(
             for experiment, folder in zip(settled, folders, strict=True):
                 assert folder is not None
                 RunFolder(folder, experiment)
-    finished = []
+    finished, failures = [], []
     for experiment, folder in zip(experiments, folders, strict=True):
         try:
             finished.append(compare(experiment, folder, quiet=quiet))
         except FitError as error:
-            where = f"{experiment.data_name}, " if several else ""
-            raise FitError(f"{where}{error}", error.fit) from error
+            if not several:
+                raise
+            failures.append(f"{experiment.data_name}, {error}")
+            if folder is not None and (folder / "summary.json").exists():
+                finished.append(folder)  # the methods that did not fail
     runs = [read_finished(folder) for folder in finished] if several or require_converged else []
-    if several:
+    if several and runs:
         print(f"\n{plain_text(lay_out(join(runs)))}", end="")
+    if failures:
+        raise FitError("; ".join(failures))
     return unconverged(runs) if require_converged else ""
 
 

@@ -18,7 +18,7 @@ from .loo import BAD_ROWS, ELPD, TRAINING_ROWS
 from .moments import MEANS, SDS
 from .options import UsageError
 
-__all__ = ["COLUMNS", "average_seeds", "print_scoreboard", "read_run", "scoreboard"]
+__all__ = ["COLUMNS", "POOR", "average_seeds", "print_scoreboard", "read_run", "scoreboard", "worst_verdict"]
 
 COLUMNS = ("seed", "method", "set", "score", "value", "standard_error", "monte_carlo_error", "low", "high")
 
@@ -65,6 +65,9 @@ ON_BOARD = ("auroc, entropy", "auroc, mutual information", "auroc, 1 − confide
 
 OFF_BOARD = ("width of 50%", "width of 80%", "width of 95%")
 """Scores of the test rows in table.csv alone, as are the posterior moments site by site."""
+
+POOR = ("unconverged", "unfinished", "restarts disagree")
+"""Verdicts on fits that are not what they are meant to be."""
 
 FROM_SEVERAL = (
     "entropy, epistemic",
@@ -114,7 +117,7 @@ def scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], methods: Sequenc
 
     fits = summary["fits"]
     board.add_row(Text("fit", style="bold"))
-    board.add_row("  verdict", *(_verdict(fits[method]) for method in methods))
+    board.add_row("  verdict", *(worst_verdict([record["verdict"] for record in fits[method]]) for method in methods))
     for label, key, digits in (
         ("seconds, run", "run_seconds", 1),
         ("seconds, compile", "compile_seconds", 1),
@@ -375,12 +378,15 @@ def _training(averaged: pd.DataFrame, summary: Mapping[str, Any], method: str, s
     return _cell(row["value"], row["standard_error"], row["monte_carlo_error"])
 
 
-def _verdict(records: Sequence[Mapping[str, Any]]) -> str:
-    verdicts = [record["verdict"] for record in records]
-    if len(set(verdicts)) == 1:
-        return verdicts[0]
-    worst = next((verdict for verdict in verdicts if verdict.startswith("un")), verdicts[0])
-    return f"{worst}, {verdicts.count(worst)} of {len(verdicts)}"
+def worst_verdict(verdicts: Sequence[str]) -> str:
+    """Return the verdict on all seeds, or the worst and how often it was passed.
+
+    Example:
+        >>> worst_verdict(["finished", "unfinished", "finished"])
+        'unfinished, 1 of 3'
+    """
+    worst = max(verdicts, key=lambda verdict: verdict in POOR)
+    return worst if len(set(verdicts)) == 1 else f"{worst}, {verdicts.count(worst)} of {len(verdicts)}"
 
 
 def _temperature(records: Sequence[Mapping[str, Any]]) -> float:

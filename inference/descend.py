@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from .base import Model
+from .base import FitError, Model
 from .optimise import Descent, Objective, Optimised, Training
 from .progress import Progress
 from .start import Beginning, starting_point
@@ -73,7 +73,7 @@ def descend(
         ends_at_failure: whether the first start that fails is the last.
 
     Raises:
-        ValueError: the allowance does not afford one step.
+        FitError: the allowance does not afford one step.
     """
     share = _share(training, len(keys))
     descent: Descent | None = None
@@ -146,4 +146,4 @@ def _steps_by_passes(training: Training, begin: Beginning, rows: int, gradients_
 
 def _check_steps(num_steps: int, name: str, share: float) -> None:
     if num_steps < 1:
-        raise ValueError(f"{name} leaves {share:g} to a start, which does not afford one step: raise {name}")
+        raise FitError(f"{name} leaves {share:g} to a start, which does not afford one step: raise {name}")

@@ -133,7 +133,7 @@ class Laplace(Training):
             left["max_seconds"] = self.max_seconds - hessians.seconds()
         for name, value in left.items():
             if value <= 0:
-                raise ValueError(
+                raise FitError(
                     f"Laplace got {name}={getattr(self, name):g}, which the Hessian over {entries:,} weights takes "
                     f"alone: raise {name} by {-value:.3g} at least, or take svi"
                 )

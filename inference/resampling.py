@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Real
+from scipy import stats
 
 from .score_base import Array, Rows, check_at_least, checked
 
@@ -82,8 +83,9 @@ def paired_bootstrap(
 
     A replicate draws as many seeds as there are, with replacement, then as many rows as each one drawn has, and
     averages the means of the rows. All pairs share its rows, so that what is said of them goes together. With one
-    seed that is the bootstrap over rows. With two or three the spread between seeds is known badly and comes out too
-    small by √((seeds − 1) / seeds): the interval is then the least that one has to reckon with.
+    seed that is the bootstrap over rows. Two or three seeds say little of the spread between seeds, which resampling
+    them does not show: the interval is Student's over the seeds' means where that is wider, and `above` is its
+    probability where that is nearer to 1/2.
 
     Args:
         differences: of each seed, the row scores of a less those of b, (row, pair), over the same rows; seeds may
@@ -130,7 +132,27 @@ def paired_bootstrap(
         replicates[:] = np.nan  # one row redrawn is the same row: an interval of no width would be a lie
     low, high = _ends(replicates, level)
     above = (np.mean(replicates > 0, axis=0) + np.mean(replicates >= 0, axis=0)) / 2
+    if num_seeds > 1:
+        low, high, above = _as_wide_as_students(
+            np.stack([array.mean(axis=0) for array in by_seed]), low, high, above, level
+        )
     return PairedBootstrap(value, low, high, np.where(np.isnan(low), np.nan, above))
+
+
+def _as_wide_as_students(
+    means: np.ndarray, low: np.ndarray, high: np.ndarray, above: np.ndarray, level: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Widen intervals (pair,) to Student's over the seeds' means (seed, pair), and draw probabilities towards 1/2.
+
+    A bootstrap of two or three seeds stays between the least and the largest of them.
+    """
+    num_seeds = len(means)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value, error = means.mean(axis=0), means.std(axis=0, ddof=1) / np.sqrt(num_seeds)
+        half = stats.t.ppf((1 + level) / 2, num_seeds - 1) * error
+        by_t = stats.t.cdf(np.where(error > 0, value / error, np.sign(value) * np.inf), num_seeds - 1)
+    milder = np.where(np.abs(by_t - 0.5) < np.abs(above - 0.5), by_t, above)
+    return np.minimum(low, value - half), np.maximum(high, value + half), milder
 
 
 def resampled_means(values: np.ndarray, num_bootstrap: int, rng: np.random.Generator) -> np.ndarray:

@@ -45,8 +45,8 @@ def test_several_seeds_widen_the_interval_by_what_lies_between_them():
     found = scores.paired_bootstrap(by_seed, num_bootstrap=4000)
     means = np.array([d.mean() for d in by_seed])
     assert found.value[0] == pytest.approx(means.mean())
-    # The bootstrap's sd over seeds is the plug-in one, ddof 0.
-    half = 1.96 * means.std() / np.sqrt(seeds)
+    # Student's interval over the seeds' means: resampling them alone would take the plug-in sd and the Normal.
+    half = stats.t.ppf(0.975, seeds - 1) * means.std(ddof=1) / np.sqrt(seeds)
     assert (found.high[0] - found.low[0]) / 2 == pytest.approx(half, rel=0.1)
     alone = scores.paired_bootstrap([np.vstack(by_seed)])
     assert np.ptp([alone.low[0], alone.high[0]]) < 0.7 * np.ptp([found.low[0], found.high[0]])
@@ -55,6 +55,18 @@ def test_several_seeds_widen_the_interval_by_what_lies_between_them():
     alike = [d - d.mean() for d in alike]
     found = scores.paired_bootstrap(alike, num_bootstrap=4000)
     assert (found.high[0] - found.low[0]) / 2 == pytest.approx(1.96 / 30, rel=0.1)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_few_seeds_without_a_difference_are_seldom_told_apart(seeds):
+    rng = np.random.default_rng(0)
+    rows, pairs = 200, 400
+    differences = [rng.normal(0, 1, size=pairs) + rng.normal(0, 1, size=(rows, pairs)) for _ in range(seeds)]
+    found = scores.paired_bootstrap(differences, num_bootstrap=400)
+    # 5 % of 400 independent pairs are 20, with a standard deviation of 4.4: five of them are 1e-6 false alarms.
+    assert (~found.tied).sum() <= 42
+    # Student's probability is uniform without a difference: beyond 1 % on either side lie 8, sd 2.8.
+    assert ((found.above < 0.01) | (found.above > 0.99)).sum() <= 22
 
 
 def test_infinite_rows_leave_no_interval_and_one_row_neither():
