@@ -22,7 +22,7 @@ compare: $(READY)
 	$(BIN)/hmcvi compare $(ARGS)
 
 atlas: $(READY)
-	$(BIN)/python -m hmcvi.benchmarks.atlas --out benchmarks/results/atlas $(ARGS)
+	$(BIN)/python -m hmcvi.benchmarks.atlas --publish benchmarks/results/atlas $(ARGS)
 
 test: $(READY)
 	MPLBACKEND=Agg $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)

@@ -28,8 +28,8 @@ __all__ = ["Atlas", "Cell", "main", "read_atlas"]
 
 ATLAS = Path(__file__).with_name("atlas.toml")
 
-DEFAULT_CORES = 2
-"""Cells that run side by side unless said otherwise, each on one core: the committed page's seconds were taken so."""
+DEFAULT_CORES = min(2, os.cpu_count() or 1)
+"""Cells that run side by side unless said otherwise, each on one core."""
 
 
 @dataclass(frozen=True)
@@ -110,27 +110,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, default=Path("runs/atlas"), help="where atlas.md and its data go. Default: %(default)s"
     )
+    parser.add_argument(
+        "--publish",
+        type=Path,
+        metavar="FOLDER",
+        help="write them there too, where every cell of atlas.toml has run in full at its seeds",
+    )
     options = parser.parse_args(arguments)
     atlas = read_atlas()
     known = {cell.name: cell for cell in atlas.cells}
     unknown = [name for name in options.cells or () if name not in known]
     if unknown:
         parser.error(f"no cell {unknown[0]!r}: give one of {', '.join(known)}")
-    if options.cores < 1:
-        parser.error(f"--cores {options.cores}: give at least 1")
+    available = len(_available_cores())
+    if not 1 <= options.cores <= available:
+        parser.error(f"--cores {options.cores}: give 1 to {available}, as many as there are here")
     cells = [known[name] for name in options.cells or known]
     seeds = tuple(options.seeds or atlas.seeds)
     say = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
     options.runs.mkdir(parents=True, exist_ok=True)
     failed = _run_all(cells, seeds, options.runs, cores=options.cores, quick=options.quick, say=say.print)
-    whole = [cell for cell in cells if (options.runs / cell.name / "summary.json").exists()]
+    whole = [
+        cell for cell in cells if _is_finished(options.runs / cell.name, cell.arguments(seeds, quick=options.quick))
+    ]
     if not whole:
         say.print("hmcvi: error: no cell was finished, so there is no page")
         return 1
     folders = {cell.name: options.runs / cell.name for cell in whole}
     notes = {cell.name: " ".join(filter(None, (cell.note, failed.get(cell.name)))) for cell in cells}
-    page = write_page(options.out, folders, atlas.findings, notes, cores=options.cores, quick=options.quick)
-    say.print(f"{page.path}: {len(whole)} of {len(cells)} cells, {page.supported} of {len(atlas.findings)} findings")
+    in_full = not options.quick and len(whole) == len(atlas.cells) and seeds == atlas.seeds
+    places = [options.out, *([options.publish] if options.publish is not None and in_full else [])]
+    for place in places:
+        page = write_page(place, folders, atlas.findings, notes, quick=options.quick)
+        say.print(
+            f"{page.path}: {len(whole)} of {len(cells)} cells, {page.supported} of {len(atlas.findings)} findings hold"
+        )
+    if options.publish is not None and not in_full:
+        say.print(f"{options.publish} is left as it is: not every cell of atlas.toml has run in full at its seeds")
     return 0 if not failed and page.supported == len(atlas.findings) else 1
 
 
@@ -155,9 +171,11 @@ def _run_all(
             say(f"{cell.name}: finished before")
             return
         core, started = free.get(), time.perf_counter()
-        say(f"{cell.name}: {len(cell.methods)} methods, {len(seeds)} seeds")
-        status = _run_cell(wanted, folder, core, runs / "compiled")
-        free.put(core)
+        try:
+            say(f"{cell.name}: {len(cell.methods)} methods, {len(seeds)} seeds")
+            status = _run_cell(wanted, folder, core, runs / "compiled")
+        finally:
+            free.put(core)
         took = time.perf_counter() - started
         log = folder.with_suffix(".log")
         if status == 0:
@@ -192,9 +210,12 @@ def _run_cell(arguments: Sequence[str], folder: Path, core: int, compiled: Path)
     with folder.with_suffix(".log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **cache})
         if hasattr(os, "sched_setaffinity"):
-            available = sorted(os.sched_getaffinity(0))
-            os.sched_setaffinity(process.pid, {available[core % len(available)]})
+            os.sched_setaffinity(process.pid, {_available_cores()[core]})
         return process.wait()
+
+
+def _available_cores() -> list[int]:
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -14,17 +13,21 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from .reproduce import where
-from .run_folder import made_with
-from .table import BETTER, read_run
+from .table import BETTER, POOR, read_run
 
 __all__ = ["Claim", "Finding", "Page", "confidence_interval", "judge_claim", "write_page"]
 
 LEVEL = 0.95
 """Of the intervals that a finding stands on."""
 
+FIT = "fit"
+"""The set of what a run's summary says of a fit, as scores."""
+
+SETTLED = "settled"
+"""1 for a fit that converged or finished, 0 for one that did not."""
+
 SPENT = {"run_seconds": "seconds", "num_passes": "passes over the data", "khat": "Pareto k-hat"}
-"""What a run's summary says of a fit, as scores of the set "fit"."""
+"""Numbers of a run's summary, by the names they have as scores."""
 
 PACKAGES = ("hmcvi", "jax", "numpyro", "flax", "optax", "arviz")
 
@@ -45,6 +48,9 @@ DISTANCES = ("total variation", "wasserstein-2")
 @dataclass(frozen=True)
 class Claim:
     """That one method's score is above another's (or above a number) in one cell.
+
+    It holds where the two intervals do not overlap, both were measured at every seed, and (but for what a fit spent)
+    both fits converged or finished at every seed.
 
     Attributes:
         cell: "<data>-<model>".
@@ -84,7 +90,6 @@ def write_page(
     findings: Sequence[Finding],
     notes: Mapping[str, str],
     *,
-    cores: int,
     quick: bool,
 ) -> Page:
     """Write atlas.md and atlas.parquet.
@@ -94,7 +99,6 @@ def write_page(
         folders: run folders by cell.
         findings: what to hold against the data.
         notes: a sentence or more by cell, for all cells that were asked for.
-        cores: cells that ran side by side.
         quick: whether budgets were tiny.
     """
     summaries: dict[str, dict[str, Any]] = {}
@@ -110,9 +114,9 @@ def write_page(
     text = [
         "# The atlas: what HMC buys over cheap inference, and what it costs",
         "",
-        f"Written {datetime.date.today().isoformat()} on {where()}; {_versions()}. {len(folders)} cells (a bundled "
-        f"data set and a model each), seeds {_seeds(summaries)}; {seconds / 60:,.0f} minutes of cells, {cores} at a "
-        "time on one core each. `make atlas` repeats it; every number is in `atlas.parquet` beside this page.",
+        f"{_made(folders)} {len(folders)} cells (a bundled data set and a model each), seeds {_seeds(summaries)}; "
+        f"{seconds / 60:,.0f} minutes of cells, each on one core. `make atlas` repeats it; every number is in "
+        "`atlas.parquet` beside this page.",
         "",
     ]
     if quick:
@@ -125,7 +129,7 @@ def write_page(
         text += [f"- {support.sentence}" for support in group] + [""]
     text += ["## Cells", "", _HOW_TO_READ, ""]
     for cell, summary in summaries.items():
-        text += [f"### {summary['title'].removesuffix(', quick: budgets too small to conclude from')}", ""]
+        text += [f"### {summary['title']}", ""]
         text += [f"{notes[cell]}", ""] if notes.get(cell) else []
         text += [*_table(data[data["cell"] == cell], summary), ""]
     missing = [cell for cell in notes if cell not in folders]
@@ -140,7 +144,8 @@ _HOW_TO_READ = (
     "Means over seeds ± the standard error over them; each seed is another split and another key. "
     "Distances are to NUTS' predictions, only where NUTS converged at every seed; its own row holds the noise floor, "
     "between halves of its chains. Seconds are those of the compiled loop on one core. nll in nats a row. **Bold**: "
-    "the best mean of the column (of accuracy, errors and nll); (u): a fit is unconverged or unfinished at some seed."
+    "the best mean of the column, by however little, among the fits that converged or finished at every seed; (u) "
+    "marks the others. Both errors of every score, and all scores, are in `atlas.parquet`."
 )
 
 
@@ -155,17 +160,17 @@ class Support:
 def judge_claim(claim: Claim, data: pd.DataFrame) -> Support:
     """Hold a claim against the atlas' data: both sides' intervals must not overlap."""
     what = f"{claim.cell}, {claim.score} ({claim.set})"
+    in_cell = data[data["cell"] == claim.cell]
     sides = []
     for side in (claim.above, claim.below):
         if isinstance(side, str):
-            rows = data[
-                (data["cell"] == claim.cell)
-                & (data["set"] == claim.set)
-                & (data["score"] == claim.score)
-                & (data["method"] == side)
-            ]
-            if rows.empty:
-                return Support(False, f"{what}: {side} was not measured")
+            of_side = in_cell[in_cell["method"] == side]
+            rows = of_side[(of_side["set"] == claim.set) & (of_side["score"] == claim.score)]
+            if rows.empty or rows["seed"].nunique() < in_cell["seed"].nunique():
+                return Support(False, f"{what}: {side} was not measured at every seed")
+            settled = of_side.loc[(of_side["set"] == FIT) & (of_side["score"] == SETTLED), "value"]
+            if claim.set != FIT and not (len(settled) and settled.min() == 1):
+                return Support(False, f"{what}: {side} is unconverged or unfinished at some seed")
             sides.append(confidence_interval(rows))
         else:
             sides.append((float(side), float(side), float(side)))
@@ -197,6 +202,8 @@ def confidence_interval(rows: pd.DataFrame, level: float = LEVEL) -> tuple[float
     own = np.nan_to_num(rows[["standard_error", "monte_carlo_error"]].to_numpy(float))
     count = len(values)
     half = stats.norm.ppf((1 + level) / 2) * math.sqrt(float((own**2).sum())) / count
+    if count == 1 and not own.any():
+        half = math.inf  # one number without an error says nothing of its neighbours
     if count > 1:
         between = values.std(ddof=1) / math.sqrt(count)
         half = max(half, float(stats.t.ppf((1 + level) / 2, count - 1) * between))
@@ -206,11 +213,14 @@ def confidence_interval(rows: pd.DataFrame, level: float = LEVEL) -> tuple[float
 
 def _spent(cell: str, summary: Mapping[str, Any], columns: Sequence[str]) -> pd.DataFrame:
     rows = [
-        {"cell": cell, "seed": seed, "method": method, "set": "fit", "score": score, "value": record.get(key)}
+        {"cell": cell, "seed": seed, "method": method, "set": FIT, "score": score, "value": value}
         for method, records in summary["fits"].items()
         for seed, record in zip(summary["seeds"], records, strict=True)
-        for key, score in SPENT.items()
-        if record.get(key) is not None
+        for score, value in (
+            *((score, record.get(key)) for key, score in SPENT.items()),
+            (SETTLED, float(record["verdict"] not in POOR)),
+        )
+        if value is not None
     ]
     return pd.DataFrame(rows).reindex(columns=columns)
 
@@ -222,20 +232,20 @@ def _table(data: pd.DataFrame, summary: Mapping[str, Any]) -> list[str]:
     scores += [("reference", score, f"{score} to nuts") for score in DISTANCES]
     foreign = [name for name in summary["sets"] if name != inside]
     scores += [(name, "auroc, entropy", f"AUROC, {name}") for name in foreign[:1]]
-    scores += [("fit", "passes over the data", "passes"), ("fit", "seconds", "seconds")]
-    by_cell = dict(data.groupby(["set", "score", "method"]))
+    scores += [(FIT, "passes over the data", "passes"), (FIT, "seconds", "seconds")]
+    by_cell = dict(iter(data.groupby(["set", "score", "method"])))
     scores = [key for key in scores if any((key[0], key[1], method) in by_cell for method in summary["fits"])]
+    sound = [m for m, records in summary["fits"].items() if not any(r["verdict"] in POOR for r in records)]
     best = {}
     for part, score, _ in scores:
         better = BETTER.get(score) if part == inside else None
-        means = {m: by_cell[part, score, m]["value"].mean() for m in summary["fits"] if (part, score, m) in by_cell}
-        if better:
+        means = {m: by_cell[part, score, m]["value"].mean() for m in sound if (part, score, m) in by_cell}
+        if better and means:
             best[part, score] = (max if better == "↑" else min)(means, key=lambda method: means[method])
     heads = [f"{label} {BETTER.get(score, '')}".rstrip() for _, score, label in scores]
     lines = ["| " + " | ".join(["method", *heads]) + " |", "|---|" + "---:|" * len(heads)]
-    for method, records in summary["fits"].items():
-        poor = any(record["verdict"].startswith("un") for record in records)
-        cells = [f"{method}{' (u)' if poor else ''}"]
+    for method in summary["fits"]:
+        cells = [f"{method}{'' if method in sound else ' (u)'}"]
         for part, score, _ in scores:
             rows = by_cell.get((part, score, method))
             text = "–" if rows is None else _mean(rows["value"].to_numpy(float), part)
@@ -246,7 +256,7 @@ def _table(data: pd.DataFrame, summary: Mapping[str, Any]) -> list[str]:
 
 def _mean(values: np.ndarray, part: str) -> str:
     center = values.mean()
-    if part == "fit":
+    if part == FIT:
         return f"{center:,.1f}" if center < 100 else f"{center:,.0f}"
     error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
     digits = 1 if abs(center) >= 10 else 3
@@ -267,6 +277,13 @@ def _seeds(summaries: Mapping[str, Mapping[str, Any]]) -> str:
     )
 
 
-def _versions() -> str:
-    versions = made_with()["versions"]
-    return ", ".join(f"{name} {versions[name]}" for name in PACKAGES)
+def _made(folders: Mapping[str, Path]) -> str:
+    """Return when, where and with which versions the cells were measured, by their own manifests."""
+    manifests = [json.loads((folder / "manifest.json").read_text()) for folder in folders.values()]
+    days = sorted({manifest["written"][:10] for manifest in manifests})
+    versions = {name: sorted({manifest["versions"][name] for manifest in manifests}) for name in PACKAGES}
+    machines = sorted({manifest["processor"] for manifest in manifests})
+    return (
+        f"Measured {' to '.join(dict.fromkeys((days[0], days[-1])))} on {', '.join(machines)}; "
+        f"{', '.join(name + ' ' + ' and '.join(of) for name, of in versions.items())}."
+    )

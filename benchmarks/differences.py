@@ -21,7 +21,7 @@ RowScores = Mapping[str, Mapping[str, np.ndarray]]
 """By method and score, the values of the rows (row,)."""
 
 
-def all_differences(by_seed: Sequence[RowScores]) -> pd.DataFrame:
+def all_differences(by_seed: Sequence[RowScores], *, same_rows: bool = False) -> pd.DataFrame:
     """Return the paired difference of every two methods in every score that is a mean over rows, with `COLUMNS`.
 
     `value` is the mean of `method` less that of `minus`; `low` and `high` are the ends of its 95 % interval;
@@ -31,12 +31,14 @@ def all_differences(by_seed: Sequence[RowScores]) -> pd.DataFrame:
     Arguments:
         by_seed: for each seed the row scores of every method, the same methods in all; `minus` is the one that comes
             earlier.
+        same_rows: whether all seeds are scored on the same rows.
     """
     pairs = [(b, a, score) for a, b in itertools.combinations(by_seed[0], 2) for score in by_seed[0][a]]
     if not pairs:
         return pd.DataFrame(columns=list(COLUMNS))
     with np.errstate(invalid="ignore"):  # both ruled out what happened: neither is better
-        found = scores.paired_bootstrap([np.stack([of[a][s] - of[b][s] for a, b, s in pairs], 1) for of in by_seed])
+        by_pair = [np.stack([of[a][s] - of[b][s] for a, b, s in pairs], 1) for of in by_seed]
+        found = scores.paired_bootstrap(by_pair, same_rows=same_rows)
     upward = np.array([score in HIGHER_IS_BETTER for _, _, score in pairs])
     better = np.where(upward, found.above, 1 - found.above)
     columns = (found.value, found.low, found.high, better, found.tied)

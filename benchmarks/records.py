@@ -52,7 +52,8 @@ def fit_record(result: Fit, evaluation: Evaluation) -> dict[str, Any]:
     tempered = ""
     if record["temperature"] != 1:
         tempered = f"; tempered: its KL is multiplied by {record['temperature']:g}, so it is not the model's posterior"
-    family = None if result.log_q is None else family_fit(result, num_draws=_khat_draws(result))
+    is_posterior = record["temperature"] == 1  # of a tempered one k-hat would blame the family for the temperature
+    family = None if result.log_q is None or not is_posterior else family_fit(result, num_draws=_khat_draws(result))
     return record | {
         "verdict": ending.verdict,
         "reason": "; ".join([ending.reason, *([] if family is None else [family.reason])]) + tempered,

@@ -71,7 +71,7 @@ class Fit:
             as `draws`; None where the warm-up was finished, and for the variational methods.
         gradient_snr: length of the mean gradient over the standard deviation of one step's gradient, at the final
             parameters, from 64 to 512 further gradients that are counted neither as steps nor as gradients; None
-            for samplers, and where the gradient has no noise.
+            for samplers, where the gradient has no noise, and after too few steps to ask.
         gradient_z: how surely that mean is not 0, as a standard Normal's value; None where there is no
             `gradient_snr`.
         restarts: final mean loss of each start of an optimisation (restart,), infinite where one failed; None for
@@ -229,6 +229,11 @@ def check_data(x: Any, y: Any) -> tuple[jax.Array, jax.Array]:
 def as_floats(x: jax.Array) -> jax.Array:
     """Return inputs as a model takes them: uint8 images as brightness from 0 to 1, all else unchanged."""
     return x.astype(jnp.result_type(float)) / 255 if x.dtype == jnp.uint8 else x
+
+
+def is_count(value: Any) -> bool:
+    """Return whether this is a whole number of at least 1."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 1)
 
 
 def accepts(model: Model, argument: str) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 
-from .base import Fit, FitError, Model, as_floats, latent_sites
+from .base import Fit, FitError, Model, as_floats, is_count, latent_sites
 from .progress import Progress
 
 __all__ = ["CHAIN_METHODS", "Chains", "Sampler"]
@@ -92,7 +92,7 @@ class Sampler:
     def __post_init__(self) -> None:
         what = type(self).__name__
         for name in self.COUNTS:
-            if getattr(self, name) < 1:
+            if not is_count(getattr(self, name)):
                 raise ValueError(f"{what} got {name}={getattr(self, name)}: give a whole number of at least 1")
         if self.chain_method not in CHAIN_METHODS:
             raise ValueError(f"{what} got chain_method={self.chain_method!r}: give one of {', '.join(CHAIN_METHODS)}")

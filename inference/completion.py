@@ -12,7 +12,7 @@ from .base import Fit
 __all__ = ["Completion", "completion"]
 
 Z_LIMIT = 4.0
-"""How sure a direction of the gradient may be at the end: 3e-5 of finished fits pass it by chance alone.
+"""How sure a direction of the gradient may be at the end: 3e-5 of finished fits exceed it by chance alone.
 
 Measured on digits, one seed: AutoNormal 4.5 where the plateau rule had ended a fit after 4,800 steps, 50 nats above
 where a longer one ended, 2.5 after 16,000 steps and 1.5 after 32,000; Bayes-by-Backprop 4.0 after 14,000, 2.5 after
@@ -33,7 +33,8 @@ class Completion:
             "restarts disagree": each ended, in different places.
         reason: the three checks in one line.
         plateau: whether the loss reached a plateau before its budget; None where a schedule decided the end.
-        gradient_snr: signal-to-noise ratio of one step's gradient at the end; None where it has no noise.
+        gradient_snr: signal-to-noise ratio of one step's gradient at the end; None where it has no noise, or the
+            fit had too few steps to ask.
         gradient_z: how surely the gradient still had a direction, as a standard Normal's value; None there too.
         spread: largest difference of the restarts' final mean losses from the lowest, in its standard errors; None
             with one start.
@@ -60,7 +61,7 @@ def completion(fit: Fit) -> Completion | None:
     spread, agreement = _agreement(fit.restarts, fit.restart_errors)
     snr, z = fit.gradient_snr, fit.gradient_z
     moving = z is not None and not z <= Z_LIMIT
-    gradient = "gradient without noise" if z is None else f"gradient signal/noise {snr:.3f}, z = {z:.1f}"
+    gradient = "gradient not asked" if z is None else f"gradient signal/noise {snr:.3f}, z = {z:.1f}"
     if moving:
         gradient += f", wanted z ≤ {Z_LIMIT:g}: raise num_steps"
     if fit.finished is False or moving:

@@ -30,6 +30,9 @@ DIVERGENCE_LIMIT = 0.01
 """Largest share of divergent draws. None is the strict rule for biased scales; a few in a network's hundreds of
 thousands of gradients are mended by the other checks, a percent is not."""
 
+TUNED = 3.0
+"""Factor by which an unadjusted sampler's energy variance, and so its bias, may exceed what was asked for."""
+
 TAIL = 0.05
 """The checks hold for all but this share of the function values, which number in the thousands: the largest of so
 many R-hats lies over 1.01 by chance alone."""
@@ -84,10 +87,21 @@ def convergence(fit: Fit, x: Any, y: Any) -> Convergence | None:
     values = np.concatenate([log_likelihood, outputs.reshape(*outputs.shape[:2], -1)], axis=2)
     stats = {name: np.asarray(fit.stats[name]) for name in ("energy", "diverging") if name in fit.stats}
     judged = verdict(values, **stats)
+    if "energy_variance" in fit.stats:
+        judged = _unadjusted(judged, float(np.mean(fit.stats["energy_variance"])), fit.method)
     if fit.ended_in_warmup is None:
         return judged
     reason = f"the budget ended within warm-up after {fit.ended_in_warmup} draws"
     return replace(judged, converged=False, reason=reason if judged.converged else f"{reason}; {judged.reason}")
+
+
+def _unadjusted(judged: Convergence, energy_variance: float, method: Any) -> Convergence:
+    """Say of a sampler without a Metropolis step that it is biased; it is unconverged where its tuning failed."""
+    wanted = method.desired_energy_var
+    if energy_variance <= TUNED * wanted:
+        return replace(judged, reason=f"{judged.reason}; unadjusted: biased by its step size")
+    failure = f"energy variance {energy_variance:.1e}, wanted ≤ {TUNED:g} × {wanted:.1e}: tune longer (num_warmup)"
+    return replace(judged, converged=False, reason=failure if judged.converged else f"{failure}; {judged.reason}")
 
 
 def verdict(

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from .base import Fit, Method, Model, as_floats, minibatches
+from .base import Fit, Method, Model, as_floats, is_count, minibatches
 from .progress import Progress
 
 __all__ = [
@@ -202,11 +202,6 @@ class Training:
     def stops_early(self) -> bool:
         """Whether a plateau ends the fit: a schedule is followed to its end."""
         return self.schedule == "plateau" and not callable(self.learning_rate)
-
-
-def is_count(value: Any) -> bool:
-    """Return whether this is a whole number of at least 1."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 1)
 
 
 def check_variational(method: Any) -> None:

@@ -119,7 +119,7 @@ def _fit_points(
         results = [run.result for run in runs]
         outcome |= {
             "losses": _mean_losses([result.losses for result in results]),
-            "finished": all(result.finished for result in results) if method.stops_early else None,
+            "finished": _all_finished([result.finished for result in results]),
             "failure": results[-1].failure,
             **signal_fields(results),
             "restarts": None,  # members are meant to differ
@@ -146,3 +146,8 @@ def _mean_losses(losses: list[np.ndarray]) -> np.ndarray:
     for row, member in zip(table, losses, strict=True):
         row[: len(member)] = member
     return np.nanmean(table, axis=0)
+
+
+def _all_finished(flags: list[bool | None]) -> bool | None:
+    """Return whether every member finished: False where one did not, None where a schedule decided one's end."""
+    return False if False in flags else None if None in flags else True

@@ -458,7 +458,7 @@ def _in_row_chunks(
 
     programs = _PROGRAMS.setdefault(fit, {})
     even = -(-len(x) // -(-len(x) // MOST_ROWS))  # 10,000 rows are three chunks of 3,334, not of 4,096
-    asked = (reduce, even, x.dtype, y is None, max_bytes)
+    asked = (reduce, even, x.dtype, None if y is None else y.dtype, max_bytes)
     chunk, compiled = programs.get(asked, (asked[1], None))
     while compiled is None:
         arguments = (draws, keys, x[:chunk], None if y is None else y[:chunk], fit.x, fit.y)

@@ -77,7 +77,12 @@ def bootstrap_interval(values: Rows, *, level: float = 0.95, num_bootstrap: int 
 
 
 def paired_bootstrap(
-    differences: Sequence[Differences], *, level: float = 0.95, num_bootstrap: int = 2000, seed: int = 0
+    differences: Sequence[Differences],
+    *,
+    same_rows: bool = False,
+    level: float = 0.95,
+    num_bootstrap: int = 2000,
+    seed: int = 0,
 ) -> PairedBootstrap:
     """Bootstrap the mean differences of paired row scores, over rows, and over seeds where there are several.
 
@@ -91,6 +96,9 @@ def paired_bootstrap(
         differences: of each seed, the row scores of a less those of b, (row, pair), over the same rows; seeds may
             differ in their rows but not in their pairs. A pair with a row that is infinite or NaN (both methods ruled
             out what happened) has no interval.
+        same_rows: whether the seeds have the same rows in the same order, as where a published split serves all:
+            their means then share the rows' error, and the interval is no narrower than that of the seeds' average
+            over resampled rows.
         level: the share of the replicates inside the interval.
         num_bootstrap: replicates.
         seed: of the resampling.
@@ -133,6 +141,10 @@ def paired_bootstrap(
     low, high = _ends(replicates, level)
     above = (np.mean(replicates > 0, axis=0) + np.mean(replicates >= 0, axis=0)) / 2
     if num_seeds > 1:
+        if same_rows:
+            alone = paired_bootstrap([np.mean(by_seed, axis=0)], level=level, num_bootstrap=num_bootstrap, seed=seed)
+            low, high = np.minimum(low, alone.low), np.maximum(high, alone.high)
+            above = _milder(above, alone.above)
         low, high, above = _as_wide_as_students(
             np.stack([array.mean(axis=0) for array in by_seed]), low, high, above, level
         )
@@ -151,8 +163,12 @@ def _as_wide_as_students(
         value, error = means.mean(axis=0), means.std(axis=0, ddof=1) / np.sqrt(num_seeds)
         half = stats.t.ppf((1 + level) / 2, num_seeds - 1) * error
         by_t = stats.t.cdf(np.where(error > 0, value / error, np.sign(value) * np.inf), num_seeds - 1)
-    milder = np.where(np.abs(by_t - 0.5) < np.abs(above - 0.5), by_t, above)
-    return np.minimum(low, value - half), np.maximum(high, value + half), milder
+    return np.minimum(low, value - half), np.maximum(high, value + half), _milder(above, by_t)
+
+
+def _milder(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return of two probabilities (pair,) the one nearer to 1/2; the first where the other is NaN."""
+    return np.where(np.abs(other - 0.5) < np.abs(one - 0.5), other, one)
 
 
 def resampled_means(values: np.ndarray, num_bootstrap: int, rng: np.random.Generator) -> np.ndarray:

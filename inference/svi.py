@@ -18,6 +18,7 @@ from numpyro.infer import Trace_ELBO, TraceMeanField_ELBO, init_to_value
 from numpyro.infer.autoguide import (
     AutoContinuous,
     AutoGuide,
+    AutoLaplaceApproximation,
     AutoLowRankMultivariateNormal,
     AutoMultivariateNormal,
     AutoNormal,
@@ -84,6 +85,11 @@ class SVI(Training):
     def check_model(self, model: Model, x: jax.Array, y: jax.Array) -> None:
         """Raise ValueError where this model cannot be fitted: nothing is computed."""
         super().check_model(model, x, y)
+        if inspect.isclass(self.guide) and issubclass(self.guide, AutoLaplaceApproximation):
+            raise ValueError(
+                "SVI got guide=AutoLaplaceApproximation, which takes its Hessian from one minibatch: use Laplace(), "
+                "which takes it from all rows"
+            )
         sites, _ = latent_sites(model, x, y)
         advice = "take svi-lowrank or svi (guide=AutoLowRankMultivariateNormal or AutoNormal), or a smaller model"
         check_memory(self.name, sites, lambda n: COPIES * _guide_numbers(self.guide, n), advice)

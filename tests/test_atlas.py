@@ -16,13 +16,18 @@ from hmcvi.benchmarks.table import COLUMNS
 RESULTS = Path(atlas.__file__).parent / "results" / "atlas"
 
 
-def scores(cell="wave-mlp", part="test", score="nll", **methods):
+def scores(cell="wave-mlp", part="test", score="nll", settled=1, **methods):
     rows = []
     for method, values in methods.items():
         for seed, value in enumerate(values):
             row = {"cell": cell, "seed": seed, "method": method, "set": part, "score": score, "value": value}
             rows.append(row | {"standard_error": 0.01, "monte_carlo_error": np.nan})
+            rows.append({**row, "set": "fit", "score": "settled", "value": settled})
     return pd.DataFrame(rows).reindex(columns=["cell", *COLUMNS])
+
+
+def only(data):
+    return data[data["set"] != "fit"]
 
 
 def test_every_bundled_data_set_has_every_model_that_fits_it():
@@ -38,11 +43,11 @@ def test_every_bundled_data_set_has_every_model_that_fits_it():
 
 def test_the_interval_is_students_over_seeds_or_the_seeds_own_errors_where_those_are_wider():
     values = np.array([1.0, 2.0, 4.0])
-    center, low, high = confidence_interval(scores(svi=values))
+    center, low, high = confidence_interval(only(scores(svi=values)))
     half = stats.t.ppf(0.975, 2) * values.std(ddof=1) / np.sqrt(3)
     np.testing.assert_allclose([center, low, high], [values.mean(), values.mean() - half, values.mean() + half])
     # Three seeds that agree by chance know no more than their rows tell: 1.96 * 0.01 / √3.
-    center, low, high = confidence_interval(scores(svi=[1.0, 1.0, 1.0]))
+    center, low, high = confidence_interval(only(scores(svi=[1.0, 1.0, 1.0])))
     np.testing.assert_allclose([center - low, high - center], 1.959964 * 0.01 / np.sqrt(3), rtol=1e-6)
 
 
@@ -63,7 +68,23 @@ def test_a_claim_may_be_against_a_number_and_never_holds_unmeasured():
     assert not judge_claim(Claim("wave-mlp", "minus nuts", "nll", 0.0, "svi"), data).holds
     missing = judge_claim(Claim("wave-mlp", "minus nuts", "nll", "bbb", 0.0), data)
     assert not missing.holds
-    assert "bbb was not measured" in missing.sentence
+    assert "bbb was not measured at every seed" in missing.sentence
+
+
+def test_a_claim_rests_on_fits_that_ended_at_every_seed():
+    claim = Claim("wave-mlp", "test", "nll", "svi", "nuts")
+    apart = {"nuts": (1.0, 1.01, 0.99), "svi": (2.0, 2.01, 1.99)}
+    assert judge_claim(claim, scores(**apart)).holds
+    unsettled = judge_claim(claim, scores(settled=0, **apart))
+    assert not unsettled.holds
+    assert "svi is unconverged or unfinished" in unsettled.sentence
+    one_seed_less = judge_claim(claim, scores(nuts=apart["nuts"], svi=apart["svi"][:2]))
+    assert "svi was not measured at every seed" in one_seed_less.sentence
+
+
+def test_one_number_without_an_error_is_above_nothing():
+    data = scores(part="fit", score="seconds", nuts=(1.0,), svi=(1.0001,)).assign(standard_error=np.nan)
+    assert not judge_claim(Claim("wave-mlp", "fit", "seconds", "svi", "nuts"), data).holds
 
 
 def test_a_cell_runs_resumes_and_stands_on_the_page(tmp_path, monkeypatch):

@@ -68,7 +68,7 @@ def test_a_gradient_has_a_direction_at_the_start_and_none_at_the_end(method):
 def test_a_point_on_all_rows_has_no_noise_and_on_minibatches_it_has():
     whole = fit(KEY, linear_regression, X, Y, MAP(num_steps=100))
     assert whole.gradient_snr is whole.gradient_z is None
-    assert "gradient without noise" in completion(whole).reason
+    assert "gradient not asked" in completion(whole).reason
     assert fit(KEY, linear_regression, X, Y, MAP(num_steps=100, batch_size=10)).gradient_snr > 0
 
 
@@ -97,7 +97,7 @@ VERDICTS = {
     "schedule": ({"finished": None}, "schedule ended", "where any loss is flat"),
     "moving": ({"gradient_z": 9.0}, "unfinished", "z = 9.0, wanted z ≤ 4: raise num_steps"),
     "moving on schedule": ({"finished": None, "gradient_z": 9.0}, "unfinished", "z = 9.0, wanted z ≤ 4"),
-    "no noise": ({"gradient_snr": None, "gradient_z": None}, "finished", "gradient without noise"),
+    "no noise": ({"gradient_snr": None, "gradient_z": None}, "finished", "gradient not asked"),
     "agree": (
         {"restarts": np.array([5.2, 5.0, 5.1]), "restart_errors": np.array([0.1, 0.1, 0.1])},
         "finished",
@@ -183,6 +183,8 @@ def test_the_rate_falls_to_its_end_within_the_allowance():
     # A schedule of one's own knows nothing of the allowance: cut, it has not ended.
     cut = fit(KEY, linear_regression, X, Y, MAP(max_passes=50.0, learning_rate=lambda step: 0.01))
     assert cut.finished is False
+    members = fit(KEY, linear_regression, X, Y, Ensemble(size=2, max_passes=50.0, learning_rate=lambda step: 0.01))
+    assert members.finished is False
 
 
 def test_seconds_are_an_allowance_too():

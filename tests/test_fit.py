@@ -19,7 +19,7 @@ import numpyro.distributions as dist
 import optax
 import pytest
 from numpyro.diagnostics import effective_sample_size
-from numpyro.infer.autoguide import AutoMultivariateNormal
+from numpyro.infer.autoguide import AutoLaplaceApproximation, AutoMultivariateNormal
 from scipy import stats
 
 from hmcvi.inference import NUTS, SVI, BayesByBackprop, FitError, fit
@@ -389,3 +389,9 @@ def test_parallel_chains_have_the_same_law_over_two_devices():
     draws = np.array(json.loads(done.stdout))
     assert draws.shape == (4, 500, 3)
     check_moments(draws)
+
+
+def test_numpyros_laplace_guide_is_refused_as_it_reads_one_minibatch():
+    x = np.random.default_rng(0).normal(size=(30, 2)).astype(np.float32)
+    with pytest.raises(ValueError, match=r"guide=AutoLaplaceApproximation.*use Laplace\(\)"):
+        fit(jax.random.key(0), linear_regression, x, x[:, 0], SVI(guide=AutoLaplaceApproximation))

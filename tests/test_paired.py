@@ -57,6 +57,15 @@ def test_several_seeds_widen_the_interval_by_what_lies_between_them():
     assert (found.high[0] - found.low[0]) / 2 == pytest.approx(1.96 / 30, rel=0.1)
 
 
+def test_seeds_that_share_their_rows_share_the_rows_error():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(0, 1, size=(100, 200))  # no difference in truth, and the same rows thrice
+    differences = [rows + rng.normal(0, 0.1, size=rows.shape) for _ in range(3)]
+    # 5 % of 200 independent pairs are 10, sd 3.1.
+    assert (~scores.paired_bootstrap(differences, same_rows=True, num_bootstrap=400).tied).sum() <= 26
+    assert (~scores.paired_bootstrap(differences, num_bootstrap=400).tied).sum() > 26
+
+
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 def test_few_seeds_without_a_difference_are_seldom_told_apart(seeds):
     rng = np.random.default_rng(0)

@@ -732,9 +732,12 @@ def test_distances_of_different_rows_are_refused():
 
 
 def test_wasserstein_of_two_normals_is_its_closed_form():
-    # W2 of Normal(0, 1) and Normal(3, 2) is sqrt(3**2 + (2 - 1)**2), and 100 levels cut 1 % of the tails.
+    # W2 of Normal(0, 1) and Normal(3, 2) is sqrt(3**2 + (2 - 1)**2); a mean alone hides what is wrong with the scales.
     one, two = np.zeros((1, 4)), np.full((1, 4), 3.0)
-    assert scores.wasserstein2(one, one + 1, two, one + 2).value == pytest.approx(np.sqrt(10), rel=0.02)
+    assert scores.wasserstein2(one, one + 1, two, one + 2).value == pytest.approx(np.sqrt(10), rel=0.002)
+    for draws in (1, 3, 100):
+        none = np.zeros((draws, 4))
+        assert scores.wasserstein2(none, none + 1, none, none + 2).value == pytest.approx(1, rel=0.01)
 
 
 def test_total_variation_and_agreement_by_hand():
