@@ -2,9 +2,20 @@
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import ndtri, rel_entr
+from scipy.special import rel_entr
 
-from .score_base import Array, Draws, Probs, RowValues, Score, check_same_rows, checked, checked_probs, mean
+from .score_base import (
+    Array,
+    Draws,
+    Probs,
+    RowValues,
+    Score,
+    check_same_rows,
+    checked,
+    checked_probs,
+    equally_likely_points,
+    mean,
+)
 
 __all__ = [
     "agreement",
@@ -133,8 +144,7 @@ def _checked_pair(probs_a: Probs, probs_b: Probs) -> tuple[np.ndarray, np.ndarra
 def _quantiles(loc: Draws, scale: Draws) -> np.ndarray:
     """Return the mixture's quantiles (level, row) from equally likely points of each of its Normals."""
     loc, scale = checked("loc", loc, "draw", "row"), checked("scale", scale, "draw", "row")
-    num_points = max(16, -(-4000 // len(loc)))
-    points = ndtri((np.arange(num_points) + 0.5) / num_points)[:, None]
+    points = equally_likely_points(len(loc), 16, 4000)
     columns = [
         np.quantile((mean_ + sd * points).ravel(), QUANTILE_LEVELS) for mean_, sd in zip(loc.T, scale.T, strict=True)
     ]

@@ -14,6 +14,7 @@ from .score_base import (
     check_at_least,
     check_same_rows,
     checked,
+    equally_likely_points,
     score_of_rows,
 )
 
@@ -188,10 +189,8 @@ def row_crps(loc: Draws, scale: Draws, y: Rows) -> RowValues:
     standard = (y - loc) / scale
     density = np.exp(-(standard**2) / 2) / np.sqrt(2 * np.pi)
     to_y = (scale * (standard * (2 * ndtr(standard) - 1) + 2 * density)).mean(axis=0)
-    num_points = max(4, -(-2000 // len(loc)))
-    offset = (0.5 + np.arange(len(loc)) * (np.sqrt(5) - 1) / 2) % 1  # the golden ratio's multiples fill [0, 1) evenly
-    points = ndtri((np.arange(num_points)[:, None] + offset) / num_points)
-    rank = 2 * np.arange(1, len(loc) * num_points + 1) - len(loc) * num_points - 1
+    points = equally_likely_points(len(loc), 4, 2000)
+    rank = 2 * np.arange(1, points.size + 1) - points.size - 1
     spread = np.empty(len(y))
     for row in range(len(y)):
         ordered = np.sort((loc[:, row] + scale[:, row] * points).ravel())

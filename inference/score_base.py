@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from jaxtyping import Float, Integer, Real
+from scipy.special import ndtri
 
 __all__ = ["Score", "jackknife", "mean", "paired_difference"]
 
@@ -181,6 +182,21 @@ def checked_classification(probs: Array, y: Array) -> tuple[np.ndarray, np.ndarr
     if labels.min() < 0:
         raise ValueError(f"labels go down to {labels.min()} {run}: relabel from 0")
     return probs, labels.astype(np.int64)
+
+
+def equally_likely_points(num_draws: int, least: int, in_all: int) -> np.ndarray:
+    """Equally likely points of a standard Normal for each of several draws, (point, draw).
+
+    Each draw has levels of its own, so that equal draws add up to one fine grid and not to one coarse grid many times.
+
+    Args:
+        num_draws: how many draws.
+        least: points of each at least.
+        in_all: points of all together at least.
+    """
+    num_points = max(least, -(-in_all // num_draws))
+    offset = (0.5 + np.arange(num_draws) * (np.sqrt(5) - 1) / 2) % 1  # the golden ratio's multiples fill [0, 1) evenly
+    return ndtri((np.arange(num_points)[:, None] + offset) / num_points)
 
 
 def check_same_rows(name_a: str, rows_a: int, name_b: str, rows_b: int) -> None:

@@ -56,12 +56,14 @@ def test_wheel_holds_the_rooms_under_one_name_and_no_tests(wheel: Path) -> None:
     assert all(f"hmcvi/{room}/py.typed" in names for room in rooms)
 
 
-def test_wheel_holds_the_targets_of_reproduce(wheel: Path) -> None:
-    """The only file beside the code that the command reads: without it `hmcvi reproduce` would work in the source."""
+def test_wheel_holds_the_files_that_commands_read(wheel: Path) -> None:
+    """Without them `hmcvi reproduce` and the atlas would work in the source alone."""
     packed = zipfile.ZipFile(wheel)
-    assert packed.read("hmcvi/benchmarks/targets.toml") == (ROOT / "benchmarks" / "targets.toml").read_bytes()
+    files = {f"hmcvi/benchmarks/{name}" for name in ("targets.toml", "atlas.toml")}
+    for name in files:
+        assert packed.read(name) == (ROOT / name.removeprefix("hmcvi/")).read_bytes()
     others = {name for name in packed.namelist() if name.startswith("hmcvi/") and not name.endswith(".py")}
-    assert others == {"hmcvi/benchmarks/targets.toml"} | {f"hmcvi/{room}/py.typed" for room in ROOMS}
+    assert others == files | {f"hmcvi/{room}/py.typed" for room in ROOMS}
 
 
 def test_nothing_generic_is_importable(environment: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
