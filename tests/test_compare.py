@@ -323,8 +323,10 @@ def test_diverging_fit_fails_and_leaves_the_other_methods_scores_and_its_own_las
     tree = load_datatree(failed)
     assert tree.attrs["failure"] in said
     assert json.loads(tree.attrs["method"])["learning_rate"] == 1000
-    for part in ("posterior", "location", "scale", "optimisation"):
+    for part in ("posterior", "location", "scale"):
         assert all(np.isfinite(values).all() for values in tree[part].data_vars.values()), part
+    assert np.isfinite(tree["optimisation"]["loss"]).all()
+    assert tree["optimisation"]["restart_loss"].item() == np.inf  # a start that failed is no start to keep
     # The losses end before the one that was not finite.
     step = int(tree.attrs["failure"].partition("at step ")[2].split()[0])
     assert len(tree["optimisation"]["loss"]) == step
