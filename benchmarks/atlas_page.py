@@ -143,7 +143,8 @@ def write_page(
 _HOW_TO_READ = (
     "Means over seeds ± the standard error over them; each seed is another split and another key. "
     "Distances are to NUTS' predictions, only where NUTS converged at every seed; its own row holds the noise floor, "
-    "between halves of its chains. Seconds are those of the compiled loop on one core. nll in nats a row. **Bold**: "
+    "between halves of its chains. Seconds are those of the compiled loop on one core, beside whatever else "
+    "the machine did. nll in nats a row. **Bold**: "
     "the best mean of the column, by however little, among the fits that converged or finished at every seed; (u) "
     "marks the others. Both errors of every score, and all scores, are in `atlas.parquet`."
 )
