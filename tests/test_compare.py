@@ -494,7 +494,7 @@ def test_shifts_gaps_and_given_splits_from_end_to_end(
     assert "The target has 120 different numbers: taken for a regression" in printed.err
     assert "Rows with b between" in printed.err
     table = pd.read_csv("tuned/table.csv").set_index(["set", "score"])["value"]
-    assert set(table.index.get_level_values("set")) == {"validation", POSTERIOR_MEAN, "gap:b"} | {
+    assert set(table.index.get_level_values("set")) == {"validation", POSTERIOR_MEAN, "training rows", "gap:b"} | {
         f"gaussian_noise@{level}" for level in range(1, 6)
     }
     errors = [table[f"gaussian_noise@{level}", "rmse"] for level in (1, 3, 5)]
