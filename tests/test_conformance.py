@@ -411,7 +411,7 @@ def test_arviz_reads_the_tree(pair):
     plt.close("all")
 
 
-DENSITY = [pair for pair in PAIRS if pair[0] not in ("nuts", "map", "ensemble")]
+DENSITY = [pair for pair in PAIRS if pair[0] not in (*OWN_STATS, "map", "ensemble")]
 
 
 @pytest.mark.parametrize("pair", DENSITY, ids="-".join)
@@ -436,7 +436,7 @@ def test_a_posterior_with_a_density_says_it_at_its_draws(pair):
         np.testing.assert_allclose(result.log_q[0], expected, rtol=1e-3, atol=1e-2)
 
 
-@pytest.mark.parametrize("pair", [pair for pair in PAIRS if pair[0] != "nuts"], ids="-".join)
+@pytest.mark.parametrize("pair", [pair for pair in PAIRS if pair[0] not in OWN_STATS], ids="-".join)
 def test_an_optimisation_says_how_it_ended(pair):
     result, _ = fitted(pair)
     ending = completion(result)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 from numpyro.distributions import biject_to
+from scipy.stats import norm
 
 from hmcvi.benchmarks import cli, datasets, target_runs
 from hmcvi.benchmarks.reproduce import Claim, judge, read_targets, reproduce
@@ -517,6 +518,7 @@ def untrained(key, model, x, y, method):
         location={name: jnp.zeros(site.shape) for name, site in sites.items()},
         scale={name: jnp.full(site.shape, 0.1) for name, site in sites.items()},
         losses=np.full(100, 2.0),
+        log_q=sum(norm.logpdf(0.1 * n, scale=0.1).reshape(1, method.num_draws, -1).sum(2) for n in noise.values()),
         num_gradients=0,
         rows_per_gradient=0,
         run_seconds=0.0,

