@@ -25,6 +25,8 @@ COST = {
     "seconds, compile": "compile_seconds",
     "gradient evaluations": "num_gradients",
     "passes over the data": "num_passes",
+    "parameters of the model": "num_parameters",
+    "numbers optimised": "num_optimised",
 }
 """What a fit cost, by its keys in summary.json; on the joined table these are scores of the set "fit"."""
 
@@ -51,7 +53,8 @@ def join_runs(folders: Iterable[str | Path]) -> pd.DataFrame:
 
         - `kind`: what the set is, one of "scored" (test or validation rows), "posterior mean" (those rows, predicted
           from the mean), "difference" (paired, from another method), "reference" (distances), "OOD", "shift" (a
-          severity of a graded change), "fit" (costs: seconds, gradient evaluations) and "other" (of the training rows);
+          severity of a graded change), "fit" (costs: seconds, gradient evaluations, parameters) and "other" (of the
+          training rows);
         - `mark`: "best" for the method whose average over seeds is best, "tied" for those within noise of it: the 95 %
           interval of their difference holds 0. That is the t interval of the difference paired over seeds, and not less
           than that of the difference paired over rows, where the run has it; with one seed, or different ones, the
@@ -119,6 +122,7 @@ def _tidy(run: FinishedRun) -> pd.DataFrame:
             (seed, method, "fit", score, float(record[key]))
             for method, seed, record in run.records()
             for score, key in COST.items()
+            if record.get(key) is not None
         ],
         columns=["seed", "method", "set", "score", "value"],
     )

@@ -37,6 +37,7 @@ def fit_record(result: Fit, evaluation: Evaluation) -> dict[str, Any]:
         "num_draws": result.num_draws,
         "num_scored_draws": evaluation.num_draws,
         "num_parameters": int(sum(np.prod(d.shape[2:]) for d in result.draws.values())),
+        "num_optimised": result.num_optimised,
         "rhat": None,
         "ess": None,
         "gradient_snr": None,

@@ -1,7 +1,7 @@
 """Scoring many posterior draws: hmcvi beside NumPyro's Predictive followed by NumPy; a case of `speed.py`.
 
 Both score the same network, draws and rows: accuracy, NLL, ECE, and the entropy of the mixture in its two parts. hmcvi
-keeps sums while the draws go by, and gives each score its Monte Carlo error by jackknife too. Predictive returns the
+keeps sums while the draws go by, and gives each score its Monte Carlo error by half-samples too. Predictive returns the
 class probabilities of every draw, from which a person takes means and entropies in NumPy, without such errors. It is
 compiled as a whole by `jax.jit`, which it is not by itself, and draws go by at once (parallel) or one by one.
 
@@ -117,20 +117,11 @@ def score_by_hmcvi(fit: Fit, x: np.ndarray, y: np.ndarray) -> dict[str, float]:
         }
 
     found = scored(prediction.mixture(sizes), num_bootstrap=200)
-    without = [
-        # Few resamples serve the jackknife: it reads the values only.
-        scored(prediction.mixture(np.delete(np.eye(len(sizes)), batch, 0).sum(0) * sizes), num_bootstrap=2)
-        for batch in range(len(sizes))
-    ]
-    for name in list(found):
-        values = np.array([left_out[name] for left_out in without])
-        found[f"error of {name}"] = scores.jackknife(functools.partial(_left_out, values), len(values))
-    return found
-
-
-def _left_out(values: np.ndarray, weights: np.ndarray) -> float:
-    """Return the value that leaves out the batch of weight 0."""
-    return float(values[np.argmin(weights)])
+    replicates = scores.batch_replicates(len(sizes), prediction.num_chains)
+    # few resamples will do: of the replicates only the values are read
+    under = [scored(prediction.mixture(weights * sizes), num_bootstrap=2) for weights in replicates.weights]
+    errors = {name: replicates.error(value, [of[name] for of in under]) for name, value in found.items()}
+    return found | {f"error of {name}": error for name, error in errors.items()}
 
 
 def score_by_numpyro(fit: Fit, x: np.ndarray, y: np.ndarray, *, parallel: bool) -> dict[str, float]:

@@ -125,6 +125,8 @@ def scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], methods: Sequenc
         board.add_row(f"  {label}", *(_mean(fits[method], key, digits) for method in methods))
     board.add_row("  gradient evaluations", *(_mean(fits[method], "num_gradients", 0) for method in methods))
     board.add_row("  passes over the data", *(_mean(fits[method], "num_passes", 0) for method in methods))
+    board.add_row("  parameters of the model", *(_mean(fits[method], "num_parameters", 0) for method in methods))
+    board.add_row("  numbers optimised", *(_mean(fits[method], "num_optimised", 0) for method in methods))
     board.add_row("  posterior draws", *(f"{_draws(fits[method]):,}" for method in methods))
     for label, key, digits in (
         ("R-hat, 95 % below", "rhat", 3),
@@ -239,7 +241,8 @@ def print_scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], console: C
         reasons = sorted({record["reason"] for record in records})
         console.print(f"{method}: {'; '.join(reasons)}", style="dim")
     for method, reason in summary.get("failed", {}).items():
-        console.print(f"{method} failed and is left out: {reason}", style="dim")
+        # not wrapped: a path in it is there to be copied
+        console.print(f"{method} failed and is left out: {reason}", style="dim", soft_wrap=True)
 
 
 def _how_to_read(table: pd.DataFrame, summary: Mapping[str, Any], error: str) -> str:

@@ -94,7 +94,7 @@ class BayesByBackprop(Training):
             graph, params = nnx.split(mean_field)
             weights = kl_weights(self.kl_weighting, max(len(x) // begin.batch_size, 1))
 
-            def objective(params: Any, key: jax.Array, x: jax.Array, y: jax.Array, in_epoch: jax.Array) -> Any:
+            def objective(params: Any, key: jax.Array, x: jax.Array, y: jax.Array, in_epoch: jax.Array | None) -> Any:
                 posterior = nnx.merge(graph, params)
 
                 def terms(key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -106,7 +106,7 @@ class BayesByBackprop(Training):
                     # One after the other: drawn together, a CPU's convolutions would fall to their slowest form.
                     keys = jax.random.split(key, self.num_particles)
                     kl, log_likelihood = jax.tree.map(jnp.mean, lax.map(terms, keys))
-                weight = self.temperature * weights[in_epoch].astype(kl.dtype)
+                weight = self.temperature * (1.0 if in_epoch is None else weights[in_epoch].astype(kl.dtype))
                 return weight * kl - log_likelihood, self.temperature * kl - log_likelihood
 
             return Problem(objective, params, (graph, sites))

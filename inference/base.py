@@ -64,9 +64,9 @@ class Fit:
             None where the method has neither.
         scale: standard deviations of that Gaussian by site, in the unconstrained space; None where there are none.
         losses: negative ELBO (MAP: negative log joint) at each step (step,), in nats for the whole data set; None
-            for NUTS.
-        finished: whether the optimiser reached a plateau before its budget; None for NUTS, and where a learning-rate
-            schedule decided the end.
+            for samplers.
+        finished: whether the optimiser reached a plateau before its budget; None for samplers, and where a
+            learning-rate schedule decided the end.
         ended_in_warmup: draws of each chain after which the budget ended a sampler's warm-up, whose second half is kept
             as `draws`; None where the warm-up was finished, and for the variational methods.
         gradient_snr: length of the mean gradient over the standard deviation of one step's gradient, at the final
@@ -77,13 +77,16 @@ class Fit:
         restarts: final mean loss of each start of an optimisation (restart,), infinite where one failed; None for
             samplers and ensembles.
         restart_errors: standard errors of those means (restart,).
+        num_optimised: numbers that the optimiser moved, of all members of an ensemble together: means and scales, or
+            the weights of a point; None for samplers.
         log_q: log density of a variational posterior at each draw (chain, draw), in the unconstrained space as
             NumPyro's `potential_energy`; None where the method has none.
         failure: what stopped the fit, where `FitError` carries it; "" otherwise.
         num_gradients: gradient evaluations of the log joint, warm-up included.
         rows_per_gradient: rows that one of them reads.
         run_seconds: time spent in the compiled loop of sampling or optimisation.
-        compile_seconds: all other time of the fit: initialisation, tracing, compilation.
+        compile_seconds: all other time of the fit: initialisation, tracing, compilation, and what is asked of the
+            result (the gradients behind `gradient_snr`, the densities of `log_q`).
     """
 
     model: Model
@@ -105,6 +108,7 @@ class Fit:
     ended_in_warmup: int | None = None
     gradient_snr: float | None = None
     gradient_z: float | None = None
+    num_optimised: int | None = None
     restarts: np.ndarray | None = None
     restart_errors: np.ndarray | None = None
     log_q: jax.Array | None = None
@@ -271,7 +275,7 @@ def latent_sites(
                 observed.append(name)
             elif site["type"] == "sample":
                 if site["fn"].support.is_discrete:
-                    raise ValueError(f"site {name!r} is discrete: all three methods infer continuous sites only")
+                    raise ValueError(f"site {name!r} is discrete: every method here infers continuous sites only")
                 sites[name] = LatentSite(jnp.shape(site["value"]), jnp.result_type(site["value"]), site["fn"].support)
 
     jax.eval_shape(run, jax.random.key(0), x)

@@ -108,6 +108,7 @@ def best_of(runs: Sequence[Run]) -> tuple[Run, dict[str, Any]]:
         "finished": result.finished,
         "failure": result.failure,
         **signal_fields([result]),
+        "num_optimised": sum(leaf.size for leaf in jax.tree.leaves(best.problem.params)),
         "restarts": np.array([run.result.mean_loss for run in runs]),
         "restart_errors": np.array([run.result.mean_loss_error for run in runs]),
         "num_gradients": sum(cost["num_gradients"] for cost in costs),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,8 +35,8 @@ TUNED = 3.0
 """Factor by which an unadjusted sampler's energy variance, and so its bias, may exceed what was asked for."""
 
 TAIL = 0.05
-"""The checks hold for all but this share of the function values, which number in the thousands: the largest of so
-many R-hats lies over 1.01 by chance alone."""
+"""The checks hold for all but this share of each kind of function values, which number in the thousands: the largest
+of so many R-hats lies over 1.01 by chance alone."""
 
 PROBABILITY_ROWS = 32
 """Held-out rows whose predictive probabilities of every class are judged, beside all row log-likelihoods."""
@@ -48,8 +49,9 @@ class Convergence:
     Attributes:
         converged: whether every check passed.
         reason: the checks that failed, or the numbers that passed, in one line.
-        rhat: R-hat (rank-normalised, split) that 95 % of the function values stay below; infinite where chains stick.
-        ess_bulk: bulk effective sample size that 95 % of the function values exceed.
+        rhat: R-hat (rank-normalised, split) that 95 % of the function values stay below, of the kind that is worse;
+            infinite where chains stick.
+        ess_bulk: bulk effective sample size that 95 % of the function values exceed, of the kind that is worse.
         ess_tail: the same of the tails.
         ebfmi: lowest energy Bayesian fraction of missing information of a chain; NaN where the sampler has no energy
             whose moves it could be read from.
@@ -71,7 +73,8 @@ def convergence(fit: Fit, x: Any, y: Any) -> Convergence | None:
     """Judge a sampler's fit by its predictions at held-out rows; None for methods whose draws are no chains.
 
     The function values are the log-likelihoods of all rows given, and the predictive probabilities (or means and
-    standard deviations) of the first 32. Energies and divergences are judged where the sampler records them. A fit
+    standard deviations) of the first 32: two kinds, judged apart, as a thousand log-likelihoods would outnumber the
+    means and standard deviations. Energies and divergences are judged where the sampler records them. A fit
     whose budget ended within the warm-up is unconverged, whatever its draws look like.
 
     Arguments:
@@ -84,9 +87,8 @@ def convergence(fit: Fit, x: Any, y: Any) -> Convergence | None:
     log_likelihood = predict(fit, x, y).log_likelihood
     assert log_likelihood is not None
     outputs = predict_draws(fit, x[:PROBABILITY_ROWS])
-    values = np.concatenate([log_likelihood, outputs.reshape(*outputs.shape[:2], -1)], axis=2)
     stats = {name: np.asarray(fit.stats[name]) for name in ("energy", "diverging") if name in fit.stats}
-    judged = verdict(values, **stats)
+    judged = verdict([log_likelihood, outputs.reshape(*outputs.shape[:2], -1)], **stats)
     if "energy_variance" in fit.stats:
         judged = _unadjusted(judged, float(np.mean(fit.stats["energy_variance"])), fit.method)
     if fit.ended_in_warmup is None:
@@ -105,28 +107,30 @@ def _unadjusted(judged: Convergence, energy_variance: float, method: Any) -> Con
 
 
 def verdict(
-    values: Float[np.ndarray, "chain draw value"],
+    kinds: Sequence[Float[np.ndarray, "chain draw value"]],
     energy: Float[np.ndarray, "chain draw"] | None = None,
     diverging: np.ndarray | None = None,
 ) -> Convergence:
     """Judge chains by function values (chain, draw, value), energies (chain, draw) and divergences (chain, draw).
 
-    Energies are None for a sampler that has none, and divergences for one that cannot diverge: neither is judged then.
+    The values are of one kind or of several, each of which must pass. Energies are None for a sampler that has none,
+    and divergences for one that cannot diverge: neither is judged then.
     """
-    num_chains, num_draws, _ = values.shape
+    num_chains, num_draws, _ = kinds[0].shape
     if num_draws < 4:
         raise ValueError(f"{num_draws} draws a chain: convergence needs at least 4")
     # A value that is one constant in all chains depends on no site, as a known noise scale does: nothing to judge.
     # Where every value is so, the chains are stuck at one point.
-    moving = np.ptp(values, axis=(0, 1)) > 0
-    values = values[..., moving] if moving.any() else values
+    moving = [values[..., np.ptp(values, axis=(0, 1)) > 0] for values in kinds]
+    num_values = sum(values.shape[2] for values in moving)
+    kinds = [values for values in moving if values.shape[2]] or kinds
     # A chain that is stuck has R-hat NaN: that counts as the worst, and as no effective draws.
-    rhat = float(np.quantile(np.nan_to_num(rank_rhat(values), nan=np.inf), 1 - TAIL, method="higher"))
-    ess_bulk = float(np.quantile(np.nan_to_num(bulk_ess(values), nan=0.0), TAIL, method="lower"))
-    ess_tail = float(np.quantile(np.nan_to_num(tail_ess(values), nan=0.0), TAIL, method="lower"))
+    rhat = -min(_all_but_tail(-rank_rhat(values)) for values in kinds)
+    ess_bulk = max(min(_all_but_tail(bulk_ess(values)) for values in kinds), 0.0)
+    ess_tail = max(min(_all_but_tail(tail_ess(values)) for values in kinds), 0.0)
     lowest_ebfmi = math.nan if energy is None else float(ebfmi(energy).min())
     divergences = 0 if diverging is None else int(diverging.sum())
-    stuck = [chain for chain in range(num_chains) if (np.ptp(values[chain], axis=0) == 0).mean() > TAIL]
+    stuck = [c for c in range(num_chains) if any((np.ptp(values[c], axis=0) == 0).mean() > TAIL for values in kinds)]
     ess_limit = ESS_PER_CHAIN * num_chains
     failures = []
     if num_chains < 2:
@@ -153,7 +157,7 @@ def verdict(
         ess_tail=ess_tail,
         ebfmi=lowest_ebfmi,
         divergences=divergences,
-        num_values=int(moving.sum()),
+        num_values=num_values,
     )
 
 
@@ -182,6 +186,11 @@ def ebfmi(energy: Float[np.ndarray, "chain draw"]) -> Float[np.ndarray, " chain"
     moves = (np.diff(energy, axis=1) ** 2).sum(1)
     spread = ((energy - energy.mean(1, keepdims=True)) ** 2).sum(1)
     return np.divide(moves, spread, out=np.zeros_like(moves), where=spread > 0)
+
+
+def _all_but_tail(values: np.ndarray) -> float:
+    """Return what 95 % of the values exceed; NaN counts as the worst."""
+    return float(np.quantile(np.where(np.isnan(values), -np.inf, values), TAIL, method="lower"))
 
 
 def _ess(values: np.ndarray) -> np.ndarray:

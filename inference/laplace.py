@@ -29,6 +29,9 @@ __all__ = ["Laplace"]
 BLOCK = 32
 """Columns of the Hessian at once: as many rows' activations and tangents are in memory."""
 
+DECOMPOSED = 512
+"""Columns of the matrix whose decomposition is timed: a few hundredths of a second, and of more the time is cubic."""
+
 COPIES = 12
 """Numbers of 4 bytes for each entry of the Hessian: in double precision, those of log joint, prior and eigenvectors."""
 
@@ -89,7 +92,7 @@ class Laplace(Training):
         sites, _ = latent_sites(model, x, y)
 
         def set_up(begin: Beginning, key: jax.Array) -> Problem:
-            def objective(params: Any, key: jax.Array, x: jax.Array, y: jax.Array, in_epoch: jax.Array) -> Any:
+            def objective(params: Any, key: jax.Array, x: jax.Array, y: jax.Array, in_epoch: jax.Array | None) -> Any:
                 loss = potential_energy(handlers.seed(begin.model, key), (x, y), {}, params)
                 return loss, loss
 
@@ -166,12 +169,18 @@ class Hessians:
         return jax.jit(columns).lower(flat, jnp.asarray(0), *self._data).compile()
 
     def seconds(self) -> float:
-        """Return how long both take, from the first block."""
+        """Return how long both take, from the first block, and their decomposition, from that of a smaller matrix."""
         at = jnp.zeros(self._size, self._functions[0].out_info.dtype)
         started = time.perf_counter()
         for function in self._functions:
             jax.block_until_ready(function(at, jnp.asarray(0), *self._data))
-        return (time.perf_counter() - started) * -(-self._size // BLOCK)
+        columns = (time.perf_counter() - started) * -(-self._size // BLOCK)
+        size = min(self._size, DECOMPOSED)
+        factor = np.random.default_rng(0).normal(size=(size, size))  # a diagonal matrix would take less
+        joint, prior = factor @ factor.T, np.eye(size)
+        started = time.perf_counter()
+        _draw(curvature(joint, prior), np.zeros((1, size)))
+        return columns + (time.perf_counter() - started) * (self._size / size) ** 3
 
     def at(self, flat: jax.Array) -> tuple[np.ndarray, np.ndarray]:
         """Return both at these values, each (entry, entry), in double precision."""

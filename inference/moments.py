@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ ALL_SITES = "all sites"
 """The name under which all entries of all sites are counted as one."""
 
 NUM_BATCHES = 20
-"""Batches of contiguous draws that are resampled, as those of the predictions."""
+"""Batches of contiguous draws that are resampled, as those of the predictions; of chains, at least one each."""
 
 HALF_WIDTH = 1.96
 """Standard errors on either side of a value: 95 % of a Normal."""
@@ -61,7 +62,9 @@ def moment_errors(
     Args:
         draws: draws by site (chain, draw, *site shape); a single draw has means alone.
         reference: draws of the reference, of the same sites; chains and draws may differ in number.
-        num_bootstrap: resamples of batches of contiguous draws, of both sides, behind the intervals.
+        num_bootstrap: resamples behind the intervals, of both sides: of batches of contiguous draws, and as many of
+            whole chains where there are several. The wider interval counts: chains that sit in modes of their own
+            differ by more than their batches tell, and three or four chains alone would be noise.
         seed: of the resampling.
 
     Returns:
@@ -87,13 +90,13 @@ def moment_errors(
             found = np.shape(draws[site])[2:] if site in draws else "absent"
             raise ValueError(f"site {site!r} is {found} but {np.shape(values)[2:]} in the reference: fit one model")
     rng = np.random.default_rng(seed)
-    our_counts, their_counts = (_batch_counts(of, num_bootstrap, rng) for of in (draws, reference))
+    our_counts, their_counts = (_counts(of, num_bootstrap, rng) for of in (draws, reference))
     sizes, squares, logs = {}, {}, {}
     for site, values in reference.items():
-        ours, theirs = (np.reshape(of, (*np.shape(of)[:2], -1)).astype(np.float64) for of in (draws[site], values))
-        centre = theirs.mean(axis=(0, 1))  # sums of squares about 0 would lose the digits of a narrow site
-        our_sums, their_sums = _batch_sums(ours - centre), _batch_sums(theirs - centre)
-        sizes[site], squares[site], logs[site] = ours.shape[2], np.empty(num_bootstrap + 1), np.empty(num_bootstrap + 1)
+        ours, theirs = (np.reshape(of, (*np.shape(of)[:2], -1)) for of in (draws[site], values))
+        centre = theirs.mean(axis=(0, 1), dtype=np.float64)  # squares about 0 would lose the digits of a narrow site
+        our_sums, their_sums = _batch_sums(ours, centre), _batch_sums(theirs, centre)
+        sizes[site], squares[site], logs[site] = ours.shape[2], np.empty(len(our_counts)), np.empty(len(our_counts))
         for i, (our_count, their_count) in enumerate(zip(our_counts, their_counts, strict=True)):
             mean, sd = _mean_and_sd(our_count, *our_sums)
             mean_ref, sd_ref = _mean_and_sd(their_count, *their_sums)
@@ -104,26 +107,41 @@ def moment_errors(
     return {ALL_SITES: whole} | {s: _errors(squares[s] / n, logs[s] / n) for s, n in sizes.items()}
 
 
-def _batch_counts(draws: Draws, num_bootstrap: int, rng: np.random.Generator) -> np.ndarray:
-    """How often each batch counts, (1 + replicate, batch): once in the first row, resampled in the others."""
+def _counts(draws: Draws, num_bootstrap: int, rng: np.random.Generator) -> np.ndarray:
+    """How often each batch counts, (1 + 2 replicate, batch): once, then in resampled batches, then in resampled chains.
+
+    One fewer than there are is drawn, which gives the variance of a mean without bias (Rao and Wu 1988, Resampling
+    inference with complex survey data): of four chains a bootstrap of four would lose a quarter of it. A single chain
+    has its batches resampled in the last rows too, so that those vary with the chains of the other side.
+    """
     num_chains, num_draws = np.shape(next(iter(draws.values())))[:2]
-    batches = num_chains * _batches_of_a_chain(num_chains, num_draws)
-    resampled = rng.multinomial(batches, np.full(batches, 1 / batches), size=num_bootstrap)
-    return np.vstack([np.ones(batches, resampled.dtype), resampled])
+    batches = _batches_of_a_chain(num_chains, num_draws)
+
+    def resampled(number: int) -> np.ndarray:
+        size = max(number - 1, 1)
+        return rng.multinomial(size, np.full(number, 1 / number), size=num_bootstrap)
+
+    by_batch = resampled(num_chains * batches)
+    by_chain = np.repeat(resampled(num_chains), batches, axis=1) if num_chains > 1 else resampled(batches)
+    return np.vstack([np.ones_like(by_batch[:1]), by_batch, by_chain])
 
 
 def _batches_of_a_chain(num_chains: int, num_draws: int) -> int:
     return min(max(NUM_BATCHES // num_chains, 1), num_draws)
 
 
-def _batch_sums(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Number of draws (batch,), their sum and sum of squares (batch, entry), of values (chain, draw, entry)."""
+def _batch_sums(values: np.ndarray, centre: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Number of draws (batch,), sum and sum of squares (batch, entry) of values (chain, draw, entry) − centre."""
     num_chains, num_draws, _ = values.shape
-    parts = _batches_of_a_chain(num_chains, num_draws)
-    starts = -(-np.arange(parts) * num_draws // parts)
-    sizes = np.diff(np.append(starts, num_draws))
-    first, second = (np.add.reduceat(v, starts, axis=1).reshape(-1, v.shape[2]) for v in (values, values**2))
-    return np.tile(sizes, num_chains), first, second
+    batches = _batches_of_a_chain(num_chains, num_draws)
+    ends = np.arange(batches + 1) * num_draws // batches
+    sums = []
+    for chain in values:
+        for start, end in itertools.pairwise(ends):  # a batch at a time: in double precision all are twice the draws
+            batch = chain[start:end] - centre
+            sums.append((end - start, batch.sum(0), (batch**2).sum(0)))
+    sizes, first, second = zip(*sums, strict=True)
+    return np.array(sizes), np.stack(first), np.stack(second)
 
 
 def _mean_and_sd(count: np.ndarray, sizes: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -137,12 +155,12 @@ def _mean_and_sd(count: np.ndarray, sizes: np.ndarray, first: np.ndarray, second
 
 
 def _errors(squares: np.ndarray, logs: np.ndarray) -> MomentErrors:
-    """From the value and its replicates, (1 + replicate,), to the values and their intervals."""
+    """From the value and its replicates, (1 + 2 replicate,), to the values and their intervals."""
     return MomentErrors(_error(np.sqrt(squares), least=0), _error(logs, least=-np.inf))
 
 
 def _error(values: np.ndarray, least: float) -> MomentError:
     value = float(values[0])
     with np.errstate(invalid="ignore"):
-        half = HALF_WIDTH * float(np.std(values[1:], ddof=1))
+        half = HALF_WIDTH * float(max(np.std(values[1:].reshape(2, -1), axis=1, ddof=1)))
     return MomentError(value, Interval(max(value - half, least) if np.isfinite(half) else np.nan, value + half))

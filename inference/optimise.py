@@ -33,8 +33,10 @@ __all__ = [
 Schedule = Callable[[jax.Array], jax.Array]
 """A learning-rate schedule: step -> learning rate, as optax makes them."""
 
-Objective = Callable[[Any, jax.Array, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
-"""(params, key, x, y, number of the minibatch in its epoch) -> (what to minimise, what the loss trace records)."""
+Objective = Callable[[Any, jax.Array, jax.Array, jax.Array, jax.Array | None], tuple[jax.Array, jax.Array]]
+"""(params, key, x, y, number of the minibatch in its epoch) -> (what to minimise, what the loss trace records).
+
+The number is None for a minibatch of no epoch, where an objective that weighs minibatches by it weighs all the same."""
 
 
 @dataclass(frozen=True)
@@ -339,7 +341,7 @@ class Descent:
         steps_per_epoch = max(len(x) // batch_size, 1)
         buffer = -(-training.num_steps // NUM_WINDOWS)
 
-        def gradient_and_loss(params: Any, key: jax.Array, batch: Any, x: Any, y: Any, in_epoch: jax.Array) -> Any:
+        def gradient_and_loss(params: Any, key: jax.Array, batch: Any, x: Any, y: Any, in_epoch: Any) -> Any:
             x_batch, y_batch = (x, y) if batch is None else (x[batch], y[batch])
             return jax.grad(objective, has_aux=True)(params, key, as_floats(x_batch), y_batch, in_epoch)
 
@@ -381,7 +383,7 @@ class Descent:
                 if batch_size < len(x):  # minibatches of one epoch would not be independent
                     batch = jax.random.permutation(jax.random.fold_in(key_order, step), len(x))[:batch_size]
                 key_step = jax.random.fold_in(key_noise, step)
-                gradient, loss = gradient_and_loss(params, key_step, batch, x, y, step % steps_per_epoch)
+                gradient, loss = gradient_and_loss(params, key_step, batch, x, y, None)
                 found = _product(gradient, total), _product(gradient, gradient), loss
                 return jax.tree.map(jnp.add, total, gradient), found
 

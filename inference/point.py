@@ -104,7 +104,7 @@ def _fit_points(
     transforms = {name: biject_to(site.support) for name, site in sites.items()}
 
     def set_up(begin: Beginning, key: jax.Array) -> Problem:
-        def objective(params: Any, key: jax.Array, x: jax.Array, y: jax.Array, in_epoch: jax.Array) -> Any:
+        def objective(params: Any, key: jax.Array, x: jax.Array, y: jax.Array, in_epoch: jax.Array | None) -> Any:
             values = {name: transforms[name](value) for name, value in params.items()}
             loss = -log_density(handlers.seed(begin.model, key), (x, y), {}, values)[0]
             return loss, loss
@@ -122,6 +122,7 @@ def _fit_points(
             "finished": _all_finished([result.finished for result in results]),
             "failure": results[-1].failure,
             **signal_fields(results),
+            "num_optimised": len(keys) * outcome["num_optimised"],
             "restarts": None,  # members are meant to differ
             "restart_errors": None,
         }

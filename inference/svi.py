@@ -111,7 +111,7 @@ class SVI(Training):
             svi = NumPyroSVI(begin.model, guide, numpyro.optim.Adam(1.0), elbo)  # its optimiser is not used
             params = svi.optim.get_params(svi.init(key, x_batch, y_batch).optim_state)
 
-            def objective(params: Any, key: jax.Array, x: jax.Array, y: jax.Array, in_epoch: jax.Array) -> Any:
+            def objective(params: Any, key: jax.Array, x: jax.Array, y: jax.Array, in_epoch: jax.Array | None) -> Any:
                 loss = elbo.loss(key, svi.constrain_fn(params), begin.model, guide, x, y)
                 return loss, loss
 

@@ -1,6 +1,6 @@
 """The checks that figures of several methods share."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -61,3 +61,76 @@ def check_same_keys(name: str, values: Mapping[str, Mapping[str, object]], what:
                 f"{name}[{method!r}] has the {what} {list(of_method)} and {name}[{first!r}] has "
                 f"{list(values[first])}: give every method the same {what}{advice}"
             )
+
+
+def checked_curves(
+    curves: Mapping[str, Mapping[str, Mapping[str, ArrayLike]]],
+    checked_curve: Callable[[str, Mapping[str, ArrayLike]], dict[str, np.ndarray]],
+    *,
+    example: str,
+) -> dict[str, dict[str, dict[str, np.ndarray]]]:
+    """Check that every method has the same scores, and each of its curves.
+
+    Args:
+        curves: for each method a mapping from score to curve, which maps the name of each array to the array.
+        checked_curve: checks one curve, given what to call it, and returns its arrays.
+        example: what to pass, for the message where ``curves`` is no mapping.
+
+    Raises:
+        TypeError: ``curves`` or what it holds of a method is not a mapping.
+        ValueError: there is no method or no score, or methods differ in their scores.
+    """
+    if not isinstance(curves, Mapping):
+        raise TypeError(f"curves is a {type(curves).__name__} but should map each method to its scores: pass {example}")
+    if not curves:
+        raise ValueError("curves is empty but should hold the scores of each method: pass at least one method")
+    found: dict[str, dict[str, dict[str, np.ndarray]]] = {}
+    for method, of_method in curves.items():
+        name = f"curves[{method!r}]"
+        if not isinstance(of_method, Mapping):
+            raise TypeError(
+                f"{name} is a {type(of_method).__name__} but should map each score to its curve: pass a dict"
+            )
+        if not of_method:
+            raise ValueError(f"{name} is empty but should hold a curve for each score: pass at least one score")
+        found[method] = {score: checked_curve(f"{name}[{score!r}]", curve) for score, curve in of_method.items()}
+    check_same_keys("curves", found, "scores", advice=", with NaN where one could not be computed")
+    return found
+
+
+def check_parts(name: str, curve: Mapping[str, ArrayLike], parts: tuple[str, ...], dim: str) -> None:
+    """Raise unless a curve is a mapping that holds each of ``parts``, arrays with the dimension ``dim``."""
+    if not isinstance(curve, Mapping):
+        raise TypeError(f"{name} is a {type(curve).__name__} but should map each of {parts} to an array: pass a dict")
+    missing = [part for part in parts if part not in curve]
+    if missing:
+        raise ValueError(f"{name} has {list(curve)} but no {missing}: pass an array ({dim},) for each of {parts}")
+
+
+def check_lengths(name: str, arrays: Mapping[str, np.ndarray], dim: str) -> None:
+    """Raise unless the arrays of a curve, with the dimension ``dim``, have one length."""
+    lengths = {part: len(array) for part, array in arrays.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(
+            f"{name} has arrays of the lengths {lengths} but one {dim} has one of each: pass equal lengths"
+        )
+
+
+def check_standard_error(name: str, error: np.ndarray) -> None:
+    """Raise where a curve has a negative standard error; NaN and infinity may be."""
+    if (error < 0).any():
+        raise ValueError(
+            f"{name}['standard_error'] reaches {error[error < 0].min():.3g} but is not negative: pass sd / √rows"
+        )
+
+
+def checked_numbers(name: str, values: ArrayLike, dim: str) -> np.ndarray:
+    """Return an array with the dimension ``dim`` as float64; NaN and infinity stay."""
+    try:
+        array = np.asarray(values)
+    except ValueError:  # lists of different lengths
+        array = np.asarray(None)
+    if array.dtype.kind not in "iuf":
+        raise ValueError(f"{name} has dtype {array.dtype} but should be numbers ({dim},): pass NaN where there is none")
+    checked(name, np.zeros(array.shape), dim)
+    return array.astype(np.float64)

@@ -1,22 +1,23 @@
 """What more computing buys: scores against the budget that was spent."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Literal
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 from numpy.typing import ArrayLike
 
 from . import style
-from ._arrays import check_same_keys
-from .shift import _head_of, _inches, _kind_of, _label, _limits, _mark_infinite, _number, _numbers
+from ._arrays import check_lengths, check_parts, check_standard_error, checked_curves, checked_numbers
+from ._score_panels import draw_panel, finish, inches, method_handles
 
 __all__ = ["score_against_budget"]
 
 _ARRAYS = ("budget", "value", "standard_error", "done")
+_EXAMPLE = "{'svi': {'nll': {'budget': ..., 'value': ..., 'standard_error': ..., 'done': ...}}}"
 _UNITS = {"passes": "passes over the training data", "seconds": "seconds"}
 
 
@@ -66,7 +67,7 @@ def score_against_budget(
     """
     if unit not in _UNITS:
         raise ValueError(f"unit is {unit!r} but should be one of {', '.join(_UNITS)}: say what budgets are counted in")
-    checked_of = _checked_curves(curves)
+    checked_of = checked_curves(curves, _checked_curve, example=_EXAMPLE)
     names = _chosen(score, next(iter(checked_of.values())))
     own_figure = ax is None
     if own_figure:
@@ -80,32 +81,16 @@ def score_against_budget(
 
     found = style.looks(checked_of)
     budgets = np.concatenate([curve["budget"] for of in checked_of.values() for curve in of.values()])
+    draw_curve = partial(_draw_curve, band=0.15 if len(found) <= 6 else 0.08)
     for name, panel in zip(names, axes, strict=True):
-        kind, nominal = _kind_of(name)
-        of_method = {method: of[name] for method, of in checked_of.items()}
-        _, height = _inches(panel)
         _log_axis(panel, budgets)  # first: a single point would leave an axis without a width
-        if nominal is not None:
-            panel.axhline(nominal, color=style.GREY, linewidth=0.8)
-        for method, look in found.items():
-            _draw_curve(panel, of_method[method], look, method, band=0.15 if len(found) <= 6 else 0.08)
-        places = {method: {"severity": of["budget"], "value": of["value"]} for method, of in of_method.items()}
-        head = _mark_infinite(panel, places, found)
-        low, high = _limits(of_method.values(), kind, nominal)
-        panel.set(ylim=(low, low + (high - low) / (1 - head)), ylabel=_label(name, kind, nominal, height))
+        of_method = {method: of[name] for method, of in checked_of.items()}
+        draw_panel(panel, name, of_method, found, draw_curve, along="budget")
         panel.set_xlabel(_UNITS[unit], labelpad=1.5)
-        panel.yaxis.set_major_locator(MaxNLocator(int(np.clip(height / 0.25, 1, 6)), steps=(1, 2, 2.5, 5, 10)))
-        panel.yaxis.set_major_formatter(FuncFormatter(_number))
 
     all_done = all(of[name]["done"].all() for of in checked_of.values() for name in names)
-    handles = [*_method_handles(found), *([] if all_done else _verdict_handles())]
-    if own_figure:
-        style.shared_legend(axes, handles, own_figure=True)
-        # Not a suptitle, which constrained layout would put on top of the legend.
-        axes[0].get_figure().legends[0].set_title(title, prop={"size": mpl.rcParams["axes.titlesize"]})
-    else:
-        _head_of(axes, handles, title)
-    style.settle(axes)
+    handles = [*method_handles(found), *([] if all_done else _verdict_handles())]
+    finish(axes, handles, title, own_figure=own_figure)
     return axes
 
 
@@ -137,7 +122,7 @@ def _log_axis(ax: Axes, budgets: np.ndarray) -> None:
     ax.set_xscale("log")
     low, high = budgets.min() / 1.35, budgets.max() * 1.35
     ax.set_xlim(low, high)
-    width, _ = _inches(ax)
+    width, _ = inches(ax)
     # A number takes 0.3 inches: 1, 2 and 5 in each decade where there is room, else powers of ten, or every other.
     room = width / 0.3
     decades = np.log10(high / low)
@@ -161,13 +146,6 @@ def _short(value: float, _: int | None = None) -> str:
     return f"{value:g}"
 
 
-def _method_handles(found: Mapping[str, style.Look]) -> list[Line2D]:
-    return [
-        Line2D([], [], color=look.color, linestyle=look.linestyle, linewidth=1.0, marker=look.marker, label=method)
-        for method, look in found.items()
-    ]
-
-
 def _verdict_handles() -> list[Line2D]:
     """Return the key to filled and hollow markers."""
     return [
@@ -186,57 +164,21 @@ def _chosen(score: str | Sequence[str] | None, there: Iterable[str]) -> list[str
     return names
 
 
-def _checked_curves(
-    curves: Mapping[str, Mapping[str, Mapping[str, ArrayLike]]],
-) -> dict[str, dict[str, dict[str, np.ndarray]]]:
-    """Check that every method has the same scores, each with its four arrays of one length."""
-    if not isinstance(curves, Mapping):
-        raise TypeError(
-            f"curves is a {type(curves).__name__} but should map each method to its scores: pass"
-            " {'svi': {'nll': {'budget': ..., 'value': ..., 'standard_error': ..., 'done': ...}}}"
-        )
-    if not curves:
-        raise ValueError("curves is empty but should hold the scores of each method: pass at least one method")
-    found: dict[str, dict[str, dict[str, np.ndarray]]] = {}
-    for method, of_method in curves.items():
-        name = f"curves[{method!r}]"
-        if not isinstance(of_method, Mapping):
-            raise TypeError(
-                f"{name} is a {type(of_method).__name__} but should map each score to its curve: pass a dict"
-            )
-        if not of_method:
-            raise ValueError(f"{name} is empty but should hold a curve for each score: pass at least one score")
-        found[method] = {score: _checked_curve(f"{name}[{score!r}]", curve) for score, curve in of_method.items()}
-    check_same_keys("curves", found, "scores", advice=", with NaN where one could not be computed")
-    return found
-
-
 def _checked_curve(name: str, curve: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
     """Check one curve: four arrays (point,), budgets positive and increasing, errors from 0 on."""
-    if not isinstance(curve, Mapping):
-        raise TypeError(f"{name} is a {type(curve).__name__} but should map each of {_ARRAYS} to an array: pass a dict")
-    missing = [part for part in _ARRAYS if part not in curve]
-    if missing:
-        raise ValueError(f"{name} has {list(curve)} but no {missing}: pass an array (point,) for each of {_ARRAYS}")
+    check_parts(name, curve, _ARRAYS, "point")
     done = np.asarray(curve["done"])
     if done.dtype.kind != "b" or done.ndim != 1:
         raise ValueError(
             f"{name}['done'] has dtype {done.dtype} and shape {done.shape} but should be bool (point,): pass True where"
             " a run had converged or finished"
         )
-    arrays = {part: _numbers(f"{name}[{part!r}]", curve[part]) for part in _ARRAYS[:3]} | {"done": done}
-    lengths = {part: len(array) for part, array in arrays.items()}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(
-            f"{name} has arrays of the lengths {lengths} but one point has one of each: pass equal lengths"
-        )
-    budget, error = arrays["budget"], arrays["standard_error"]
+    arrays = {part: checked_numbers(f"{name}[{part!r}]", curve[part], "point") for part in _ARRAYS[:3]} | {"done": done}
+    check_lengths(name, arrays, "point")
+    budget = arrays["budget"]
     if not np.isfinite(budget).all() or budget[0] <= 0 or (np.diff(budget) <= 0).any():
         raise ValueError(
             f"{name}['budget'] is {budget.tolist()} but should be positive and increase: sort the points, one each"
         )
-    if (error < 0).any():
-        raise ValueError(
-            f"{name}['standard_error'] reaches {error[error < 0].min():.3g} but is not negative: pass sd / √rows"
-        )
+    check_standard_error(name, arrays["standard_error"])
     return arrays

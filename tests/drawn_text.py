@@ -1,6 +1,11 @@
 """What a figure says in words, and that a reader can read it: what the tests of every figure share."""
 
-__all__ = ["check_apart", "visible_texts"]
+import matplotlib as mpl
+from matplotlib.text import Text
+
+import hmcvi.plots as plots
+
+__all__ = ["check_apart", "check_score_panels", "visible_texts"]
 
 
 def visible_texts(figure):
@@ -31,3 +36,27 @@ def check_apart(figure, texts):
             width = min(box.x1, other_box.x1) - max(box.x0, other_box.x0)
             height = min(box.y1, other_box.y1) - max(box.y0, other_box.y0)
             assert min(width, height) < 1, f"{text!r} overlaps {other!r}"
+
+
+def check_score_panels(draw, titles, *, num_titles):
+    """The panels that ``draw`` returns fit a page, with their texts and as many of ``titles`` whole and apart.
+
+    They are returned, drawn. Matplotlib's settings are left alone.
+    """
+    before = dict(mpl.rcParams)
+    axes = draw()
+    assert dict(mpl.rcParams) == before
+    figure = axes[0].get_figure()
+    assert plots.COLUMN_WIDTH <= figure.get_figwidth() <= plots.PAGE_WIDTH
+    figure.canvas.draw()
+    texts = visible_texts(figure)
+    # The title stands where the other figures have none: over the legend, or left above the first panel.
+    heads = figure.findobj(lambda artist: isinstance(artist, Text) and artist.get_text() in titles)
+    assert len(heads) == num_titles
+    texts += [(head.get_text(), head.get_window_extent()) for head in heads]
+    # A legend's handles stand apart from the panels too.
+    legends = [*figure.legends, *(ax.get_legend() for ax in axes if ax.get_legend())]
+    (covered,) = (legend.get_window_extent() for legend in legends)
+    assert not any(covered.overlaps(ax.get_window_extent()) for ax in axes)
+    check_apart(figure, texts)
+    return axes

@@ -80,7 +80,7 @@ def test_ebfmi_is_arvizs():
 def judge(values, energy=None, diverging=None):
     lead = values.shape[:2]
     energy = np.random.default_rng(9).normal(size=lead) if energy is None else energy
-    return verdict(values, energy, np.zeros(lead, bool) if diverging is None else diverging)
+    return verdict([values], energy, np.zeros(lead, bool) if diverging is None else diverging)
 
 
 def test_independent_draws_are_converged():
@@ -119,6 +119,18 @@ def test_chains_that_are_all_stuck_are_not_converged():
     assert not same.converged
     assert not same.rhat < 1.01
     assert "chain 0, 1, 2, 3 is stuck" in same.reason
+
+
+def test_few_values_that_disagree_are_not_outvoted_by_many_that_agree():
+    bad = iid(values=10, seed=1)
+    bad[0] += 1
+    both = judge(np.concatenate([iid(values=500), bad], axis=2))
+    assert both.converged, both.reason  # 2 % of one kind are let pass
+    apart = verdict([iid(values=500), bad])
+    assert not apart.converged
+    assert apart.rhat == verdict([bad]).rhat > 1.05
+    assert apart.num_values == 510
+    assert apart.ess_bulk == verdict([bad]).ess_bulk
 
 
 @pytest.mark.parametrize("name", ["shifted chain", "wide chain"])
@@ -212,14 +224,14 @@ def check_stuck_chains_of_a_fit_are_caught(result, x, y):
 
 
 def test_a_sampler_without_energies_or_divergences_is_judged_by_the_rest():
-    found = verdict(iid())
+    found = verdict([iid()])
     assert found.converged, found.reason
     assert np.isnan(found.ebfmi)
     assert found.divergences == 0
     assert found.reason.endswith("; E-BFMI is not applicable")
     values = iid()
     values[1] = values[1, :1]
-    bad = verdict(values, diverging=np.ones((CHAINS, DRAWS), bool))
+    bad = verdict([values], diverging=np.ones((CHAINS, DRAWS), bool))
     assert not bad.converged
     assert "chain 1 is stuck" in bad.reason
     assert "2000 of 2000 draws diverged; E-BFMI is not applicable" in bad.reason

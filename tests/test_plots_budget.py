@@ -2,16 +2,14 @@
 
 import itertools
 
-import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib import colors
 from matplotlib import pyplot as plt
-from matplotlib.text import Text
 
 import hmcvi.plots as plots
 
-from .drawn_text import check_apart, visible_texts
+from .drawn_text import check_score_panels
 
 TITLES = ("digits, mlp", "wine")
 METHODS = (
@@ -71,22 +69,9 @@ FIGURES = {
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_no_text_is_clipped_or_overlaps_another(name):
-    before = dict(mpl.rcParams)
-    axes = FIGURES[name]()
-    assert dict(mpl.rcParams) == before
-    figure = axes[0].get_figure()
-    assert plots.COLUMN_WIDTH <= figure.get_figwidth() <= plots.PAGE_WIDTH
-    figure.canvas.draw()
-    texts = visible_texts(figure)
-    titles = figure.findobj(lambda artist: isinstance(artist, Text) and artist.get_text() in TITLES)
-    assert len(titles) == (name != "no title")
-    texts += [(title.get_text(), title.get_window_extent()) for title in titles]
-    legends = [*figure.legends, *(ax.get_legend() for ax in axes if ax.get_legend())]
-    (covered,) = (legend.get_window_extent() for legend in legends)
-    assert not any(covered.overlaps(ax.get_window_extent()) for ax in axes)
+    axes = check_score_panels(FIGURES[name], TITLES, num_titles=int(name != "no title"))
     # Panels stay tall enough to read, however many methods the legend names.
-    assert min(ax.get_window_extent().height for ax in axes) / figure.dpi > 1.2
-    check_apart(figure, texts)
+    assert min(ax.get_window_extent().height for ax in axes) / axes[0].get_figure().dpi > 1.2
     for ax in axes:
         low, high = ax.get_xlim()
         assert sum(low <= tick <= high for tick in ax.get_xticks()) >= (1 if name == "one point" else 2)

@@ -1,17 +1,15 @@
 """Severity curves show the numbers they are given, method by method, whole and legible."""
 
-import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib import colors
 from matplotlib import pyplot as plt
 from matplotlib.collections import LineCollection
-from matplotlib.text import Text
 
 import hmcvi.plots as plots
-from hmcvi.plots import shift
+from hmcvi.plots._score_panels import kind_of
 
-from .drawn_text import check_apart, visible_texts
+from .drawn_text import check_score_panels
 
 TITLES = ("rotation", "gaussian noise", "drift")
 METHODS = ("nuts", "svi", "bbb-local", "bbb-shared", "laplace", "ensemble")
@@ -71,22 +69,7 @@ FIGURES = {
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_no_text_is_clipped_or_overlaps_another(name):
-    before = dict(mpl.rcParams)
-    axes = FIGURES[name]()
-    assert dict(mpl.rcParams) == before
-    figure = axes[0].get_figure()
-    assert plots.COLUMN_WIDTH <= figure.get_figwidth() <= plots.PAGE_WIDTH
-    figure.canvas.draw()
-    texts = visible_texts(figure)
-    # The title stands where the other figures have none: over the legend, or left above the first panel.
-    titles = figure.findobj(lambda artist: isinstance(artist, Text) and artist.get_text() in TITLES)
-    assert len(titles) == (name != "no title")
-    texts += [(title.get_text(), title.get_window_extent()) for title in titles]
-    # A legend's handles stand apart from the panels too.
-    legends = [*figure.legends, *(ax.get_legend() for ax in axes if ax.get_legend())]
-    (covered,) = (legend.get_window_extent() for legend in legends)
-    assert not any(covered.overlaps(ax.get_window_extent()) for ax in axes)
-    check_apart(figure, texts)
+    check_score_panels(FIGURES[name], TITLES, num_titles=int(name != "no title"))
 
 
 # --- what is drawn
@@ -148,8 +131,8 @@ def test_labels_hold_name_unit_and_which_way_is_better():
 def test_arrows_are_the_scoreboards():
     from hmcvi.benchmarks.table import BETTER  # here, since figures need no benchmark
 
-    assert {score: shift._kind_of(score)[0].better for score in BETTER} == BETTER
-    assert not any(shift._kind_of(score)[0].better for score in ("ece, null level", "nll-like", "entropy, total"))
+    assert {score: kind_of(score)[0].better for score in BETTER} == BETTER
+    assert not any(kind_of(score)[0].better for score in ("ece, null level", "nll-like", "entropy, total"))
 
 
 def test_severities_are_whole_numbers_from_none_to_five():
