@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from .atlas_overview import differences_from_reference, overview
 from .table import BETTER, POOR, read_run
 
 __all__ = ["Claim", "Finding", "Page", "confidence_interval", "judge_claim", "write_page"]
@@ -92,7 +93,7 @@ def write_page(
     *,
     quick: bool,
 ) -> Page:
-    """Write atlas.md and atlas.parquet.
+    """Write atlas.md, atlas.parquet and differences.parquet.
 
     Arguments:
         out: the folder to write to.
@@ -116,11 +117,14 @@ def write_page(
         "",
         f"{_made(folders)} {len(folders)} cells (a bundled data set and a model each), seeds {_seeds(summaries)}; "
         f"{seconds / 60:,.0f} minutes of cells, each on one core. `make atlas` repeats it; every number is in "
-        "`atlas.parquet` beside this page.",
+        "`atlas.parquet` and `differences.parquet` beside this page.",
         "",
     ]
     if quick:
         text += ["**Quick: budgets too small to conclude anything from.**", ""]
+    differences = differences_from_reference(summaries)
+    glance = overview(differences, summaries)
+    text += ["## At a glance", "", *glance, ""] if glance else []
     text += ["## Three findings" if len(findings) == 3 else "## Findings", ""]
     for number, (finding, group) in enumerate(zip(findings, supports, strict=True), 1):
         text += [f"### {number}. {finding.title}", "", finding.text.strip(), ""]
@@ -136,6 +140,7 @@ def write_page(
     text += [f"Not finished: {cell}. {notes[cell]}\n" for cell in missing]
     out.mkdir(parents=True, exist_ok=True)
     data.to_parquet(out / "atlas.parquet", index=False)
+    differences.to_parquet(out / "differences.parquet", index=False)
     (out / "atlas.md").write_text("\n".join(text).rstrip() + "\n")
     return Page(out / "atlas.md", supported)
 

@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from hmcvi.inference import Method
+from hmcvi.inference.chains import Sampler
 
 from .options import UsageError
 
 __all__ = ["Budget"]
+
+LEAST = 10
+"""Draws, and draws of warm-up, that a sampler is asked for at the smallest share."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,12 @@ class Budget:
     def limit(self, method: Method, share: float = 1.0) -> Method:
         """Return the method with this allowance, or a share of it.
 
-        A method that is done sooner stops sooner: an allowance is no minimum.
+        A method that is done sooner stops sooner: an allowance is no minimum. At a share a sampler's warm-up and draws
+        are that share of theirs: a warm-up planned for the whole would take most of it.
         """
         changes: dict[str, Any] = {f"max_{self.unit}": share * self.amount}
+        if isinstance(method, Sampler):
+            for name in ("num_warmup", "num_draws"):
+                whole = getattr(method, name)
+                changes[name] = min(whole, max(LEAST, round(share * whole)))
         return dataclasses.replace(method, **changes)  # type: ignore[type-var]

@@ -24,8 +24,8 @@ class BatchReplicates:
             single batch. The first halve the batches, the last the chains.
         factor: variance = factor · sum over the replicates that halve batches of (score − its mean over them)².
         num_by_chain: how many replicates halve the chains.
-        factor_by_chain: variance = factor_by_chain · sum over those of (score − score of all draws)²: two or three of
-            them do not know a mean.
+        factor_by_chain: variance = factor_by_chain · sum over those of (score − mean over the halves of batches)²: two
+            or three of them do not know a mean of their own, and all halves share the bias of half as many draws.
     """
 
     weights: Float[np.ndarray, "replicate batch"]
@@ -43,8 +43,9 @@ class BatchReplicates:
         with np.errstate(invalid="ignore"):
             differences = np.asarray(under, np.float64) - value
             of_batches, of_chains = np.split(differences, [len(differences) - self.num_by_chain])
-            by_batch = self.factor * np.sum((of_batches - of_batches.mean()) ** 2)
-            return float(np.sqrt(max(by_batch, self.factor_by_chain * np.sum(of_chains**2))))
+            middle = of_batches.mean()
+            by_batch = self.factor * np.sum((of_batches - middle) ** 2)
+            return float(np.sqrt(max(by_batch, self.factor_by_chain * np.sum((of_chains - middle) ** 2))))
 
 
 def batch_replicates(num_batches: int, num_chains: int = 1) -> BatchReplicates:

@@ -1,5 +1,6 @@
 """The atlas: what it asks for, how it holds findings against data, and the page that is committed."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from scipy import stats
 
 from hmcvi.benchmarks import atlas, bundled
+from hmcvi.benchmarks.atlas_overview import differences_from_reference, overview
 from hmcvi.benchmarks.atlas_page import Claim, confidence_interval, judge_claim
 from hmcvi.benchmarks.experiment import METHODS, MODELS
 from hmcvi.benchmarks.table import COLUMNS
@@ -114,6 +116,25 @@ def test_a_cell_runs_resumes_and_stands_on_the_page(tmp_path, monkeypatch):
     assert not started
 
 
+def test_the_overview_shows_what_nuts_buys_and_what_it_costs():
+    def records(passes, verdict):
+        return [{"num_passes": passes, "verdict": verdict}, {"num_passes": 3 * passes, "verdict": "finished"}]
+
+    fits = {"nuts": records(100, "converged"), "svi": records(10, "unfinished")}
+    found = [
+        {"method": "svi", "minus": "nuts", "score": score, "value": value, "low": low, "high": high, "tied": low < 0}
+        for score, value, low, high in (("nll", 0.02, 0.01, 0.03), ("rmse", 0.002, -0.001, 0.005))
+    ]
+    found.append(found[0] | {"minus": "map"})
+    summaries = {"wave-mlp": {"fits": fits, "differences": found}, "wave-gp": {"fits": {"map": []}, "differences": []}}
+    differences = differences_from_reference(summaries)
+    assert len(differences) == 2
+    lines = overview(differences, summaries)
+    assert lines[-1] == ("| wave-mlp | **+0.020 [0.010, 0.030]** (u) | – | – | +0.002 [-0.001, 0.005] (u) | – | 10 × |")
+    assert lines[-2].count("|") == lines[-1].count("|") == lines[-3].count("|")
+    assert overview(differences, {"wave-gp": summaries["wave-gp"]}) == []
+
+
 def test_an_unknown_cell_is_refused(capsys):
     with pytest.raises(SystemExit) as stopped:
         atlas.main(["--cells", "moons-mlp"])
@@ -133,6 +154,13 @@ def test_the_committed_page_holds_every_finding():
             support = judge_claim(claim, data)
             assert support.holds, support.sentence
             assert support.sentence in page
+    differences = pd.read_parquet(RESULTS / "differences.parquet")
+    assert set(differences["cell"]) == set(data["cell"])
+    shown = differences[differences["method"].isin(["svi", "bbb", "map"]) & (differences["score"] == "nll")]
+    for row in shown.itertuples():
+        (line,) = (line for line in page.splitlines() if re.match(rf"\| {row.cell}( \(u\))? \|", line))
+        text = f"{row.value:+.3f} [{row.low:.3f}, {row.high:.3f}]"
+        assert (f" {text}" if row.tied else f" **{text}**") in line
     cells = {cell.name for cell in atlas.read_atlas().cells}
     assert set(data["cell"]) <= cells
     assert all(f"Not finished: {cell}." in page for cell in cells - set(data["cell"]))

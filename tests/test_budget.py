@@ -13,6 +13,7 @@ from hmcvi.benchmarks import cli
 from hmcvi.benchmarks.budget import Budget
 from hmcvi.benchmarks.budget_curves import BUDGET_COLUMNS, budget_curves
 from hmcvi.benchmarks.options import UsageError
+from hmcvi.inference import NUTS, SVI
 
 
 def rows(spent: dict[float, tuple[float, ...]], verdict: str = "finished") -> pd.DataFrame:
@@ -53,6 +54,15 @@ def test_an_unfinished_seed_leaves_the_point_undone() -> None:
 def test_a_budget_of_nothing_is_refused(amount: float) -> None:
     with pytest.raises(UsageError, match="give a number above 0"):
         Budget(amount, "seconds")
+
+
+def test_a_share_of_a_budget_is_planned_for() -> None:
+    budget = Budget(1000, "passes")
+    sampler = NUTS(num_warmup=400, num_draws=20)
+    assert budget.limit(sampler, 0.25) == NUTS(num_warmup=100, num_draws=10, max_passes=250)
+    assert budget.limit(sampler) == NUTS(num_warmup=400, num_draws=20, max_passes=1000)
+    assert budget.limit(NUTS(num_warmup=5), 0.5).num_warmup == 5
+    assert budget.limit(SVI(num_steps=300), 0.5) == SVI(num_steps=300, max_passes=500)
 
 
 def test_a_budget_from_the_command_to_the_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
