@@ -1,7 +1,6 @@
 """One conformance table: every method × every target × every law. A new back end adds a row and gets every law.
 
-Each pair is fitted at a key, at the same key again, and in double precision at ten times the budget. Equal programs
-are compiled once, through JAX's compilation cache in a temporary folder.
+Each pair is fitted at a key, at the same key again, and in double precision at ten times the budget.
 """
 
 import dataclasses
@@ -94,22 +93,8 @@ DOUBLE_PAIRS = [(m, t) for m, t in PAIRS if t == "linear" or (t == "mlp" and m i
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _compilation_cache(tmp_path_factory):
-    from jax.experimental.compilation_cache import compilation_cache
-
-    settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compilation_cache")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    compilation_cache.reset_cache()
-    for name, value in settings.items():
-        jax.config.update(name, value)
+def _no_fit_is_kept_for_other_files():
     yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
     for function in (fitted, predicted, tree_of):
         function.cache_clear()
 

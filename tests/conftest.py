@@ -1,0 +1,18 @@
+"""One compilation cache for all tests and the processes they start: equal programs are compiled once in a run."""
+
+import os
+import tempfile
+
+
+def pytest_configure(config):
+    if hasattr(config, "workerinput"):
+        return  # a worker of xdist has the settings of the process that started it
+    config._compilation_cache = tempfile.TemporaryDirectory(prefix="hmcvi-tests-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = config._compilation_cache.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+
+def pytest_unconfigure(config):
+    if hasattr(config, "_compilation_cache"):
+        config._compilation_cache.cleanup()
