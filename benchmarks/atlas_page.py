@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from .atlas_overview import differences_from_reference, overview
+from .atlas_overview import differences_from_reference, draw_overview, overview
 from .table import BETTER, POOR, read_run
 
 __all__ = ["Claim", "Finding", "Page", "confidence_interval", "judge_claim", "write_page"]
@@ -93,7 +93,7 @@ def write_page(
     *,
     quick: bool,
 ) -> Page:
-    """Write atlas.md, atlas.parquet and differences.parquet.
+    """Write atlas.md, atlas.parquet, differences.parquet and the figure atlas.png and atlas.svg.
 
     Arguments:
         out: the folder to write to.
@@ -123,8 +123,10 @@ def write_page(
     if quick:
         text += ["**Quick: budgets too small to conclude anything from.**", ""]
     differences = differences_from_reference(summaries)
-    glance = overview(differences, summaries)
+    out.mkdir(parents=True, exist_ok=True)
+    glance, drawn = overview(differences, summaries), draw_overview(differences, summaries, out / "atlas")
     text += ["## At a glance", "", *glance, ""] if glance else []
+    text += [f"![Differences in nll from NUTS, cell by cell]({drawn[0].name})", ""] if drawn else []
     text += ["## Three findings" if len(findings) == 3 else "## Findings", ""]
     for number, (finding, group) in enumerate(zip(findings, supports, strict=True), 1):
         text += [f"### {number}. {finding.title}", "", finding.text.strip(), ""]
@@ -138,7 +140,6 @@ def write_page(
         text += [*_table(data[data["cell"] == cell], summary), ""]
     missing = [cell for cell in notes if cell not in folders]
     text += [f"Not finished: {cell}. {notes[cell]}\n" for cell in missing]
-    out.mkdir(parents=True, exist_ok=True)
     data.to_parquet(out / "atlas.parquet", index=False)
     differences.to_parquet(out / "differences.parquet", index=False)
     (out / "atlas.md").write_text("\n".join(text).rstrip() + "\n")

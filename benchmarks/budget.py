@@ -14,8 +14,8 @@ from .options import UsageError
 
 __all__ = ["Budget"]
 
-LEAST = 10
-"""Draws, and draws of warm-up, that a sampler is asked for at the smallest share."""
+LEAST_WARMUP = 10
+"""Draws of warm-up at the smallest share."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,10 @@ class Budget:
     def limit(self, method: Method, share: float = 1.0) -> Method:
         """Return the method with this allowance, or a share of it.
 
-        A method that is done sooner stops sooner: an allowance is no minimum. At a share a sampler's warm-up and draws
-        are that share of theirs: a warm-up planned for the whole would take most of it.
+        A method that is done sooner stops sooner: an allowance is no minimum. At a share a sampler's warm-up is that
+        share of its own: one planned for the whole would take most of it.
         """
         changes: dict[str, Any] = {f"max_{self.unit}": share * self.amount}
         if isinstance(method, Sampler):
-            for name in ("num_warmup", "num_draws"):
-                whole = getattr(method, name)
-                changes[name] = min(whole, max(LEAST, round(share * whole)))
+            changes["num_warmup"] = min(method.num_warmup, max(LEAST_WARMUP, round(share * method.num_warmup)))
         return dataclasses.replace(method, **changes)  # type: ignore[type-var]

@@ -7,7 +7,6 @@ import inspect
 import json
 import math
 import os
-import platform
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -26,7 +25,7 @@ from hmcvi.inference.scores import Score
 
 from .options import UsageError, check_name
 from .raw import DataError
-from .run_folder import made_with
+from .run_folder import made_with, processor
 from .target_runs import RUNS, Measures
 
 __all__ = ["Claim", "Outcome", "Target", "judge", "list_targets", "read_targets", "reproduce", "where"]
@@ -363,14 +362,4 @@ def where() -> str:
     if device.platform != "cpu":
         return f"{device.device_kind} ({device.platform})"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} core{'s' if cores != 1 else ''} of {_processor()}"
-
-
-def _processor() -> str:
-    """Return the processor's name, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    return f"{cores} core{'s' if cores != 1 else ''} of {processor()}"

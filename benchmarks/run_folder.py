@@ -22,7 +22,7 @@ from .datasets import Dataset
 from .experiment import Experiment
 from .options import UsageError
 
-__all__ = ["RunFolder", "data_stem", "default_folder", "made_with", "write_whole"]
+__all__ = ["RunFolder", "data_stem", "default_folder", "made_with", "processor", "write_whole"]
 
 PACKAGES = ("hmcvi", "jax", "jaxlib", "numpyro", "flax", "optax", "arviz", "numpy", "scipy", "scikit-learn")
 
@@ -145,7 +145,7 @@ class RunFolder:
             {
                 "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
                 **made_with(),
-                "processor": platform.processor() or platform.machine(),
+                "processor": processor(),
                 "visible_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
                 "device_count": jax.local_device_count(),
                 "seeds": list(experiment.seeds),
@@ -159,6 +159,16 @@ class RunFolder:
 
     def _fit_file(self, label: str, seed: int) -> Path:
         return self.path / "fits" / f"{label}-seed{seed}.nc"
+
+
+def processor() -> str:
+    """Return the processor's name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def made_with() -> dict[str, Any]:

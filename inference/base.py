@@ -77,8 +77,8 @@ class Fit:
         restarts: final mean loss of each start of an optimisation (restart,), infinite where one failed; None for
             samplers and ensembles.
         restart_errors: standard errors of those means (restart,).
-        num_optimised: numbers that the optimiser moved, of all members of an ensemble together: means and scales, or
-            the weights of a point; None for samplers.
+        num_optimised: numbers that the optimiser moved, of all members of an ensemble together: the parameters of the
+            variational family, or the weights of a point (Laplace's too); None for samplers.
         log_q: log density of a variational posterior at each draw (chain, draw), in the unconstrained space as
             NumPyro's `potential_energy`; None where the method has none.
         failure: what stopped the fit, where `FitError` carries it; "" otherwise.

@@ -120,11 +120,15 @@ def verdict(
     if num_draws < 4:
         raise ValueError(f"{num_draws} draws a chain: convergence needs at least 4")
     # A value that is one constant in all chains depends on no site, as a known noise scale does: nothing to judge.
-    # Where every value is so, the chains are stuck at one point.
-    moving = [values[..., np.ptp(values, axis=(0, 1)) > 0] for values in kinds]
+    # Where every value is so, the chains are stuck at one point, and R-hat, 0 / 0 there, counts as the worst. A value
+    # that is not finite in every draw is not dropped: its R-hat is NaN, which is the worst too.
+    with np.errstate(invalid="ignore"):
+        moving = [values[..., ~(np.ptp(values, axis=(0, 1)) == 0)] for values in kinds]
     num_values = sum(values.shape[2] for values in moving)
+    not_finite = sum(int((~np.isfinite(values).all(axis=(0, 1))).sum()) for values in moving)
+    if not_finite:  # one kind of it, which no rank or quantile has an opinion on
+        moving = [np.where(np.isfinite(values), values, np.nan) for values in moving]
     kinds = [values for values in moving if values.shape[2]] or kinds
-    # A chain that is stuck has R-hat NaN: that counts as the worst, and as no effective draws.
     rhat = -min(_all_but_tail(-rank_rhat(values)) for values in kinds)
     ess_bulk = max(min(_all_but_tail(bulk_ess(values)) for values in kinds), 0.0)
     ess_tail = max(min(_all_but_tail(tail_ess(values)) for values in kinds), 0.0)
@@ -135,6 +139,8 @@ def verdict(
     failures = []
     if num_chains < 2:
         failures.append("one chain alone cannot show that it has converged")
+    if not_finite:
+        failures.append(f"{not_finite} of {num_values} function values are not finite in every draw")
     if stuck:
         failures.append(f"chain {', '.join(map(str, stuck))} is stuck")
     if not rhat < RHAT_LIMIT:

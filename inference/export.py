@@ -98,6 +98,7 @@ def from_datatree(tree: xr.DataTree, model: Model, x: Any, y: Any, method: Metho
     posterior = tree["posterior"].dataset
     stats = tree["sample_stats"].dataset if "sample_stats" in tree.children else {}
     optimised = tree["optimisation"].dataset if "optimisation" in tree.children else {}
+    none = "not applicable"  # also where a tree was written before there was such an attribute
     return Fit(
         model=model,
         method=method,
@@ -115,7 +116,7 @@ def from_datatree(tree: xr.DataTree, model: Model, x: Any, y: Any, method: Metho
         log_q=jnp.asarray(tree["variational"]["log_q"].values) if "variational" in tree.children else None,
         gradient_snr=_number_or_none(attributes["gradient_snr"]),
         gradient_z=_number_or_none(attributes["gradient_z"]),
-        num_optimised=None if (moved := attributes["num_optimised"]) == "not applicable" else int(moved),
+        num_optimised=None if (moved := attributes.get("num_optimised", none)) == none else int(moved),
         finished=None if attributes["finished"] == "not applicable" else attributes["finished"] == "yes",
         ended_in_warmup=None if (ended := attributes["ended_in_warmup"]) == "not applicable" else int(ended),
         failure=str(attributes["failure"]),

@@ -42,7 +42,8 @@ class MomentErrors:
         mean: √(mean over entries of ((E_q w − E_ref w) / sd_ref w)²), in standard deviations of the reference; 0 is
             best.
         log_sd: mean over entries of log(sd_q w / sd_ref w): below 0 the posterior is too narrow, as mean field is,
-            above 0 too wide. NaN of a single draw, which has no standard deviation.
+            above 0 too wide. NaN of a single draw, which has no standard deviation; of fewer than 20 draws it has no
+            interval, as resamples of so few are often all one draw.
     """
 
     mean: MomentError
@@ -103,6 +104,9 @@ def moment_errors(
             with np.errstate(divide="ignore", invalid="ignore"):  # a stuck or pruned entry has sd 0: infinite or NaN
                 squares[site][i] = np.sum(((mean - mean_ref) / sd_ref) ** 2)
                 logs[site][i] = np.sum(np.log(sd / sd_ref))
+    if min(np.prod(np.shape(next(iter(of.values())))[:2]) for of in (draws, reference)) < NUM_BATCHES:
+        for of_site in logs.values():
+            of_site[1:] = np.nan
     whole = _errors(sum(squares.values()) / sum(sizes.values()), sum(logs.values()) / sum(sizes.values()))
     return {ALL_SITES: whole} | {s: _errors(squares[s] / n, logs[s] / n) for s, n in sizes.items()}
 
@@ -163,4 +167,6 @@ def _error(values: np.ndarray, least: float) -> MomentError:
     value = float(values[0])
     with np.errstate(invalid="ignore"):
         half = HALF_WIDTH * float(max(np.std(values[1:].reshape(2, -1), axis=1, ddof=1)))
-    return MomentError(value, Interval(max(value - half, least) if np.isfinite(half) else np.nan, value + half))
+    if not np.isfinite(half):
+        return MomentError(value, Interval(np.nan, np.nan))
+    return MomentError(value, Interval(max(value - half, least), value + half))

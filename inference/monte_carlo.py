@@ -45,7 +45,8 @@ class BatchReplicates:
             of_batches, of_chains = np.split(differences, [len(differences) - self.num_by_chain])
             middle = of_batches.mean()
             by_batch = self.factor * np.sum((of_batches - middle) ** 2)
-            return float(np.sqrt(max(by_batch, self.factor_by_chain * np.sum((of_chains - middle) ** 2))))
+            by_chain = self.factor_by_chain * np.sum((of_chains - middle) ** 2)
+            return float(np.sqrt(np.maximum(by_batch, by_chain)))  # NaN where one of them is
 
 
 def batch_replicates(num_batches: int, num_chains: int = 1) -> BatchReplicates:
@@ -101,8 +102,10 @@ def _halves(number: int) -> tuple[np.ndarray, float]:
     """Balanced halves of three things or more, (replicate, thing), and the factor that makes a variance of them."""
     signs = _paley(number)
     signs[1::2] *= -1  # the other half will do as well: so that every one of them takes part about as often
-    # The first row is all of them. Where the matrix has more columns than there are things the halves are nearly so.
-    return (signs[1:, :number] > 0).astype(float), number / (number - 1) / len(signs)
+    # The first row is all of them. Where the matrix has more columns than there are things the halves are nearly so:
+    # a mean over k of n things differs from that over all by σ² (1 / k − 1 / n), where σ² / n is wanted.
+    weights = (signs[1:, :number] > 0).astype(float)
+    return weights, 1 / number / float(np.sum(1 / weights.sum(axis=1) - 1 / number))
 
 
 def _paley(least: int) -> np.ndarray:

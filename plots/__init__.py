@@ -6,6 +6,7 @@ return its plot collection. :func:`save` writes any of them.
 
 from .budget import score_against_budget
 from .calibration import interval_coverage, reliability
+from .differences import score_differences
 from .importance import feature_importance
 from .posterior import forest, rank
 from .regression import Band, predictive_bands
@@ -34,6 +35,7 @@ __all__ = [
     "reliability",
     "save",
     "score_against_budget",
+    "score_differences",
     "severity_curves",
     "signal_to_noise",
     "weight_histograms",

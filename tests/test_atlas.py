@@ -120,17 +120,22 @@ def test_the_overview_shows_what_nuts_buys_and_what_it_costs():
     def records(passes, verdict):
         return [{"num_passes": passes, "verdict": verdict}, {"num_passes": 3 * passes, "verdict": "finished"}]
 
-    fits = {"nuts": records(100, "converged"), "svi": records(10, "unfinished")}
+    fits = {"nuts": records(100, "converged"), "svi": records(10, "unfinished"), "bbb": records(20, "finished")}
     found = [
         {"method": "svi", "minus": "nuts", "score": score, "value": value, "low": low, "high": high, "tied": low < 0}
-        for score, value, low, high in (("nll", 0.02, 0.01, 0.03), ("rmse", 0.002, -0.001, 0.005))
+        for score, value, low, high in (("nll", 0.02, 0.01, 0.03), ("squared error", 0.002, -0.001, 0.005))
     ]
-    found.append(found[0] | {"minus": "map"})
-    summaries = {"wave-mlp": {"fits": fits, "differences": found}, "wave-gp": {"fits": {"map": []}, "differences": []}}
+    found += [found[0] | {"minus": "map"}, found[0] | {"method": "bbb"}]
+    found.append(found[0] | {"method": "map", "value": None, "low": None, "high": None})  # a row ruled out
+    summaries = {"wave-mlp": {"fits": fits, "differences": found}, "wave-gp": {"fits": {"map": []}}}
     differences = differences_from_reference(summaries)
-    assert len(differences) == 2
+    assert len(differences) == 3
     lines = overview(differences, summaries)
-    assert lines[-1] == ("| wave-mlp | **+0.020 [0.010, 0.030]** (u) | – | – | +0.002 [-0.001, 0.005] (u) | – | 10 × |")
+    assert lines[-1] == (
+        "| wave-mlp | +0.02 [0.01, 0.03] (u) | **+0.02 [0.01, 0.03]** | – | +0.002 [-0.001, 0.005] (u) | – | 10 × (u) |"
+    )
+    fits["nuts"][0]["verdict"] = "unconverged"
+    assert "**" not in overview(differences, summaries)[-1]
     assert lines[-2].count("|") == lines[-1].count("|") == lines[-3].count("|")
     assert overview(differences, {"wave-gp": summaries["wave-gp"]}) == []
 
@@ -159,8 +164,8 @@ def test_the_committed_page_holds_every_finding():
     shown = differences[differences["method"].isin(["svi", "bbb", "map"]) & (differences["score"] == "nll")]
     for row in shown.itertuples():
         (line,) = (line for line in page.splitlines() if re.match(rf"\| {row.cell}( \(u\))? \|", line))
-        text = f"{row.value:+.3f} [{row.low:.3f}, {row.high:.3f}]"
-        assert (f" {text}" if row.tied else f" **{text}**") in line
+        text = f"{row.value:+.3g} [{row.low:.3g}, {row.high:.3g}]"
+        assert f" {text} |" in line or f" {text} (u) |" in line or (f" **{text}** |" in line and not row.tied)
     cells = {cell.name for cell in atlas.read_atlas().cells}
     assert set(data["cell"]) <= cells
     assert all(f"Not finished: {cell}." in page for cell in cells - set(data["cell"]))

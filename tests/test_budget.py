@@ -59,7 +59,7 @@ def test_a_budget_of_nothing_is_refused(amount: float) -> None:
 def test_a_share_of_a_budget_is_planned_for() -> None:
     budget = Budget(1000, "passes")
     sampler = NUTS(num_warmup=400, num_draws=20)
-    assert budget.limit(sampler, 0.25) == NUTS(num_warmup=100, num_draws=10, max_passes=250)
+    assert budget.limit(sampler, 0.25) == NUTS(num_warmup=100, num_draws=20, max_passes=250)
     assert budget.limit(sampler) == NUTS(num_warmup=400, num_draws=20, max_passes=1000)
     assert budget.limit(NUTS(num_warmup=5), 0.5).num_warmup == 5
     assert budget.limit(SVI(num_steps=300), 0.5) == SVI(num_steps=300, max_passes=500)

@@ -237,6 +237,14 @@ def test_the_fields_of_a_fit_agree_with_each_other(pair):
     assert result.compile_seconds > 0
     np.testing.assert_array_equal(jax.random.key_data(result.key), jax.random.key_data(jax.random.key(0)))
     assert result.ended_in_warmup is None
+    weights = sum(draws[0, 0].size for draws in result.draws.values())
+    moved = dict.fromkeys(("svi", "bbb-flipout", "bbb-local", "bbb-shared"), 2 * weights)
+    moved |= {"map": weights, "laplace": weights, "ensemble": 3 * weights}
+    moved |= {"svi-full": weights + weights * (weights + 1) // 2}
+    if pair[0] not in ("svi-lowrank", "svi-flow"):
+        assert result.num_optimised == moved.get(pair[0])  # None for samplers
+    else:
+        assert result.num_optimised > 2 * weights
     if result.stats:
         assert result.losses is None
         assert result.finished is None
@@ -360,6 +368,7 @@ def test_a_fit_survives_the_disk_bit_for_bit(pair, tmp_path):
         assert (before is None) == (after is None), name
         np.testing.assert_array_equal(after, before)
     assert (back.gradient_snr, back.gradient_z) == (result.gradient_snr, result.gradient_z)
+    assert back.num_optimised == result.num_optimised
     assert (back.finished, back.num_gradients, back.rows_per_gradient) == (
         result.finished,
         result.num_gradients,

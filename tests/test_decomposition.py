@@ -157,19 +157,32 @@ def test_the_error_of_a_mean_over_draws_is_right_on_average(batches):
     assert np.mean(squares) == pytest.approx(1 / batches, rel=0.15 if batches == 14 else 0.05)
 
 
-def test_chains_that_disagree_count_for_what_they_are():
-    """Batches of a chain are all but one number: 20 of them know no more than four chains do."""
+@pytest.mark.parametrize("num_chains", [3, 4, 5, 10])
+def test_chains_that_disagree_count_for_what_they_are(num_chains):
+    """Batches of a chain are all but one number: 20 of them know no more than the chains do."""
     random = np.random.default_rng(0)
     errors, values = [], []
+    num_batches = 20 // num_chains * num_chains
     for _ in range(400):
-        batches = np.repeat(random.normal(size=4), 5) + 0.01 * random.normal(size=20)
-        replicates = scores.batch_replicates(20, 4)
+        batches = np.repeat(random.normal(size=num_chains), num_batches // num_chains)
+        batches += 0.01 * random.normal(size=num_batches)
+        replicates = scores.batch_replicates(num_batches, num_chains)
         values.append(batches.mean())
         errors.append(replicates.error(batches.mean(), [np.average(batches, weights=w) for w in replicates.weights]))
-        alone = scores.batch_replicates(20)
+        alone = scores.batch_replicates(num_batches)
         assert alone.error(batches.mean(), [np.average(batches, weights=w) for w in alone.weights]) < errors[-1] * 1.001
     # 400 fits know both to 4 %.
     assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.std(values), rel=0.2)
+
+
+def test_what_is_not_finite_under_some_weights_has_no_error():
+    replicates = scores.batch_replicates(20, 4)
+    under = np.random.default_rng(0).normal(size=len(replicates.weights))
+    assert np.isfinite(replicates.error(0.0, under))
+    for place in (0, -1):  # a half of the batches, a half of the chains
+        broken = under.copy()
+        broken[place] = np.nan
+        assert np.isnan(replicates.error(0.0, broken))
 
 
 def test_one_batch_has_no_monte_carlo_error():

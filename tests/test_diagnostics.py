@@ -121,6 +121,18 @@ def test_chains_that_are_all_stuck_are_not_converged():
     assert "chain 0, 1, 2, 3 is stuck" in same.reason
 
 
+@pytest.mark.parametrize("bad", [np.nan, -np.inf])
+def test_values_that_are_not_finite_are_no_constants(bad):
+    values = iid(values=100)
+    values[1, 50:, 20:] = bad
+    for kinds in ([values], [iid(values=500), values]):
+        found = verdict(kinds)
+        assert not found.converged
+        assert f"80 of {sum(v.shape[2] for v in kinds)} function values are not finite in every draw" in found.reason
+    values[:] = bad
+    assert not verdict([iid(), values]).converged
+
+
 def test_few_values_that_disagree_are_not_outvoted_by_many_that_agree():
     bad = iid(values=10, seed=1)
     bad[0] += 1

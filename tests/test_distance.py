@@ -104,6 +104,33 @@ def test_moment_intervals_hold_the_truth_about_as_often_as_they_say():
     assert (np.mean(held, axis=0) > 0.8).all()
 
 
+@pytest.mark.parametrize("between_chains", [0.0, 1.0])
+def test_moment_intervals_are_as_wide_as_the_errors_spread(between_chains):
+    """Where chains sit in modes of their own, four of them know four numbers, whatever their draws say."""
+    values, halves = [], []
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        modes = between_chains * rng.normal(size=(4, 1, 3))
+        ours, theirs = {"w": rng.normal(0.5, 1, (1, 200, 3))}, {"w": modes + rng.normal(size=(4, 200, 3))}
+        found = scores.moment_errors(ours, theirs, num_bootstrap=100)["w"]
+        values.append([found.mean.value, found.log_sd.value])
+        halves.append([(error.interval.high - error.value) / 1.96 for error in (found.mean, found.log_sd)])
+    # 150 know a standard deviation to 6 %; the larger of two errors counts, and a distance is not linear.
+    ratio = np.sqrt(np.mean(np.square(halves), axis=0)) / np.std(values, axis=0)
+    assert (ratio > 0.8).all(), ratio
+    assert (ratio < 1.4).all(), ratio
+
+
+def test_few_draws_have_no_interval_of_their_spread():
+    theirs = {"w": np.random.default_rng(0).normal(size=(4, 100, 30))}
+    for num_draws, known in ((5, False), (19, False), (20, True)):
+        ours = {"w": np.random.default_rng(1).normal(size=(1, num_draws, 30))}
+        found = scores.moment_errors(ours, theirs)["w"]
+        assert np.isfinite(found.log_sd.value)
+        assert np.isfinite(found.log_sd.interval).all() == known
+        assert np.isfinite(found.mean.interval).all()
+
+
 def test_the_moments_of_one_draw_are_a_mean_alone():
     theirs = {"w": np.random.default_rng(0).normal(size=(2, 100, 3))}
     found = scores.moment_errors({"w": np.full((1, 1, 3), 2.0)}, theirs)["w"]
