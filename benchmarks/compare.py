@@ -19,7 +19,7 @@ from hmcvi.inference.export import describe_method, require_writer
 from .budget_curves import BUDGET_COLUMNS, budget_curves, budget_rows
 from .datasets import Dataset
 from .differences import all_differences
-from .evaluate import REFERENCE, Evaluation, Row, distance_rows, evaluate, paired_rows, row_scores
+from .evaluate import REFERENCE, Evaluation, Row, distance_rows, evaluate, paired_rows, row_score_errors, row_scores
 from .experiment import Experiment
 from .figures import draw_figures
 from .loo import compare_methods, loo_rows, score_training_rows
@@ -70,6 +70,7 @@ def compare(experiment: Experiment, out: Path | None = None, *, quiet: bool = Fa
     spent: list[tuple[Any, ...]] = []
     failures: dict[str, FitError] = {}
     by_row: list[dict[str, Any]] = []
+    errors: dict[str, dict[str, float]] = {}
     left_out_rows: dict[int, dict[str, Any]] = {}
     no_loo: dict[int, dict[str, str]] = {}
     shown: tuple[dict[str, Fit], dict[str, Evaluation]] | None = None
@@ -86,6 +87,7 @@ def compare(experiment: Experiment, out: Path | None = None, *, quiet: bool = Fa
             if used < total:
                 say.print(f"{name}: scores average over {used:,} of {total:,} draws, as more would take too long")
         by_row.append({name: row_scores(evaluation.predictions, data) for name, evaluation in evaluations.items()})
+        errors = {name: row_score_errors(evaluation, data) for name, evaluation in evaluations.items()}
         left_out_rows[seed], no_loo[seed] = score_training_rows(
             fits, data.target_scale if data.task == "regression" else 1.0
         )
@@ -110,7 +112,8 @@ def compare(experiment: Experiment, out: Path | None = None, *, quiet: bool = Fa
         # An average over the seeds that happened to converge would pass for one over all.
         frame = frame[frame["set"] != "reference"].reset_index(drop=True)
     same_rows = all(np.array_equal(data.x_test, first.x_test) for data, _ in loaded.values())
-    differences = all_differences(by_row, same_rows=same_rows)
+    alone = errors if len(experiment.seeds) == 1 else None
+    differences = all_differences(by_row, same_rows=same_rows, monte_carlo_errors=alone)
     summary = {
         "title": title,
         "seeds": list(experiment.seeds),

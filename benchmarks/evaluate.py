@@ -20,7 +20,17 @@ from .datasets import Dataset
 from .experiment import LEAST_DRAWS
 from .ood import OODSet
 
-__all__ = ["POSTERIOR_MEAN", "REFERENCE", "Evaluation", "Row", "distance_rows", "evaluate", "paired_rows", "row_scores"]
+__all__ = [
+    "POSTERIOR_MEAN",
+    "REFERENCE",
+    "Evaluation",
+    "Row",
+    "distance_rows",
+    "evaluate",
+    "paired_rows",
+    "row_score_errors",
+    "row_scores",
+]
 
 REFERENCE = "nuts"
 """The method that earns the name of reference where its diagnostics pass."""
@@ -403,6 +413,17 @@ def row_scores(predictions: Predictive, data: Dataset) -> dict[str, np.ndarray]:
         "squared error": (scored.loc.mean(0) - scored.y) ** 2,
         "nll": -scores.row_log_likelihood(scored.loc, scored.scale, scored.y),
     }
+
+
+def row_score_errors(evaluation: Evaluation, data: Dataset) -> dict[str, float]:
+    """Return the Monte Carlo errors of the means of `row_scores`; 0 for a single draw, whose score has none."""
+    found = {row.score: row for row in evaluation.rows if row.set == data.scored_on}
+    errors: dict[str, float] = {
+        name: found[name].monte_carlo_error for name in ("accuracy", "nll", "brier") if name in found
+    }
+    if "rmse" in found:  # d x² = 2 x dx
+        errors["squared error"] = 2 * found["rmse"].value * found["rmse"].monte_carlo_error
+    return {name: 0.0 if math.isnan(error) else error for name, error in errors.items()}
 
 
 def _halves(predictions: Predictive) -> tuple[Predictive, ...]:

@@ -276,7 +276,7 @@ def _how_to_read(table: pd.DataFrame, summary: Mapping[str, Any], error: str) ->
             "floor of the posterior moments is high, and they say nothing."
         )
     if len(summary["fits"]) > 1:
-        over = "rows" if len(summary["seeds"]) == 1 else "seeds and rows"
+        over = "rows, with the Monte Carlo errors" if len(summary["seeds"]) == 1 else "seeds and rows"
         sentences.append(
             f"Methods share their {inside} rows, so that their errors go together: judge them by the paired "
             f"differences, [95 % interval] by bootstrap over {over}; a tie's holds 0."

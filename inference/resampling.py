@@ -80,6 +80,7 @@ def paired_bootstrap(
     differences: Sequence[Differences],
     *,
     same_rows: bool = False,
+    monte_carlo_error: Float[np.ndarray, " pair"] | None = None,
     level: float = 0.95,
     num_bootstrap: int = 2000,
     seed: int = 0,
@@ -99,6 +100,8 @@ def paired_bootstrap(
         same_rows: whether the seeds have the same rows in the same order, as where a published split serves all:
             their means then share the rows' error, and the interval is no narrower than that of the seeds' average
             over resampled rows.
+        monte_carlo_error: standard deviation (pair,) of what finitely many posterior draws add to a pair's mean, drawn
+            as a Normal of its own in every replicate; seeds that are several show it in their spread.
         level: the share of the replicates inside the interval.
         num_bootstrap: replicates.
         seed: of the resampling.
@@ -138,6 +141,8 @@ def paired_bootstrap(
         np.add.at(replicates, where, resampled_means(array, len(where), rng) / num_seeds)
     if num_seeds == len(by_seed[0]) == 1:
         replicates[:] = np.nan  # one row redrawn is the same row: an interval of no width would be a lie
+    if monte_carlo_error is not None:
+        replicates += np.asarray(monte_carlo_error) * rng.normal(size=replicates.shape)
     low, high = _ends(replicates, level)
     above = (np.mean(replicates > 0, axis=0) + np.mean(replicates >= 0, axis=0)) / 2
     if num_seeds > 1:

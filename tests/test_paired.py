@@ -123,3 +123,12 @@ def test_all_pairs_of_methods_each_once_in_the_direction_of_the_score():
     assert table.loc[("bbb", "nuts", "accuracy"), "probability_better"] == 0  # its accuracy is lower
     assert table.loc[("bbb", "svi", "accuracy"), "value"] == pytest.approx((1 - 2 * right).mean())
     assert all_differences([{"nuts": of["nuts"]}]).empty
+
+    errors = {"nuts": {"nll": 0.03, "accuracy": 0.0}, "svi": {"nll": 0.04, "accuracy": 0.0}}
+    noisy = all_differences([{name: of[name] for name in errors}], monte_carlo_errors=errors)
+    noisy = noisy.set_index("score")
+    # 0.1 for every row, known to √(0.03² + 0.04²); 2,000 replicates know an end to 0.003.
+    assert noisy.loc["nll", "value"] == pytest.approx(0.1)
+    assert list(noisy.loc["nll", ["low", "high"]]) == pytest.approx([0.1 - 0.098, 0.1 + 0.098], abs=0.012)
+    assert 0 < noisy.loc["nll", "probability_better"] < 0.06  # Φ(−2) = 0.023
+    assert (noisy.loc["accuracy", ["low", "high"]] == 0).all()
