@@ -291,7 +291,7 @@ def test_the_command_says_what_to_install(monkeypatch, capsys, tmp_path):
 def test_an_unadjusted_sampler_says_so_and_is_no_converged_one_where_its_tuning_failed():
     sound = fitted("mclmc")
     assert "unadjusted: biased by its step size" in convergence(sound, X, Y).reason
-    stats = dict(sound.stats) | {"energy_variance": 10 * np.asarray(sound.stats["energy_variance"])}
+    stats = dict(sound.stats) | {"energy_variance": 100 * np.asarray(sound.stats["energy_variance"])}
     found = convergence(dataclasses.replace(sound, stats=stats), X, Y)
     assert not found.converged
     assert "energy variance" in found.reason
