@@ -105,7 +105,8 @@ def _unadjusted(judged: Convergence, energy_variance: float, method: Any) -> Con
     wanted = method.desired_energy_var
     if energy_variance <= TUNED * wanted:
         return replace(judged, reason=f"{judged.reason}; unadjusted: biased by its step size")
-    failure = f"energy variance {energy_variance:.1e} in a chain, wanted ≤ {TUNED:g} × {wanted:.1e}: tune longer (num_warmup)"
+    measured = f"energy variance {energy_variance:.1e} in a chain, wanted ≤ {TUNED:g} × {wanted:.1e}"
+    failure = f"{measured}: tune longer (num_warmup)"
     return replace(judged, converged=False, reason=failure if judged.converged else f"{failure}; {judged.reason}")
 
 
