@@ -132,7 +132,7 @@ def _fail(error: Exception, status: int) -> int:
 
 def _add_compare_options(parser: argparse.ArgumentParser) -> None:
     from hmcvi.inference.backprop import KL_WEIGHTINGS
-    from hmcvi.inference.optimise import SCHEDULES
+    from hmcvi.inference.training import SCHEDULES
     from hmcvi.models.kernels import KERNELS
     from hmcvi.models.likelihoods import ACTIVATIONS
     from hmcvi.models.priors import PRIORS

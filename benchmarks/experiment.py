@@ -31,7 +31,7 @@ from hmcvi.inference import (
 )
 from hmcvi.inference.base import check_data, latent_sites, minibatches
 from hmcvi.inference.export import describe_method
-from hmcvi.inference.optimise import Training
+from hmcvi.inference.training import Training
 from hmcvi.models import Normal, cnn, gp, mlp
 
 from . import datasets, memory, ood

@@ -17,10 +17,10 @@ from .importance import Importance, feature_importance
 from .laplace import Laplace
 from .microcanonical import MCLMC
 from .nuts import NUTS
-from .optimise import FanIn
 from .point import MAP, Ensemble
 from .predict import ClassPredictive, NormalPredictive, predict, predict_draws
 from .svi import SVI
+from .training import FanIn
 from .variational import VariationalConv, VariationalDense
 from .weights import prune, signal_to_noise
 

@@ -20,9 +20,9 @@ from numpyro.primitives import Messenger
 from .base import Fit, LatentSite, Model, latent_sites
 from .density import normal_log_density, unconstrain
 from .descend import Problem, best_of, descend, restart_keys
-from .optimise import Training, check_variational
 from .progress import Progress
 from .start import Beginning
+from .training import Training, check_variational
 from .variational import ESTIMATORS, Estimator, Gaussian, VariationalLayer
 
 __all__ = ["BayesByBackprop", "MeanField", "elbo_terms", "kl_weights", "negative_elbo"]

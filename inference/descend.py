@@ -12,9 +12,10 @@ import jax
 import numpy as np
 
 from .base import FitError, Model
-from .optimise import Descent, Objective, Optimised, Training
+from .optimise import Descent, Objective, Optimised
 from .progress import Progress
 from .start import Beginning, starting_point
+from .training import Training
 
 __all__ = ["Problem", "Run", "best_of", "descend", "restart_keys", "signal_fields"]
 

@@ -17,12 +17,12 @@ from numpyro.distributions import biject_to
 from numpyro.infer.util import potential_energy
 from scipy import linalg
 
-from .base import Fit, FitError, Model, latent_sites
+from .base import Fit, FitError, Model, is_count, latent_sites
 from .density import log_joint, log_prior
 from .descend import Problem, best_of, descend, restart_keys
-from .optimise import Training, check_memory, is_count
 from .progress import Progress
 from .start import Beginning
+from .training import Training, check_memory
 
 __all__ = ["Laplace"]
 

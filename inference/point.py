@@ -14,9 +14,9 @@ from numpyro.infer.util import log_density
 
 from .base import Fit, Model, latent_sites
 from .descend import Problem, best_of, descend, restart_keys, signal_fields
-from .optimise import Training
 from .progress import Progress
 from .start import Beginning
+from .training import Training
 
 __all__ = ["MAP", "Ensemble"]
 

@@ -15,8 +15,9 @@ from numpyro.infer import init_to_sample
 from numpyro.infer.util import initialize_model
 
 from .base import Fit, FitError, Model, as_floats, latent_sites, minibatches
-from .optimise import FanIn, Optimised, Training
+from .optimise import Optimised
 from .progress import Progress
+from .training import FanIn, Training
 
 __all__ = ["Beginning", "initial_values", "starting_point"]
 

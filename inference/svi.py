@@ -28,9 +28,9 @@ from .base import Fit, Model, as_floats, latent_sites
 from .density import normal_log_density, unconstrain
 from .descend import Problem, best_of, descend, restart_keys
 from .flow import AutoFlow
-from .optimise import Training, check_memory, check_variational
 from .progress import Progress
 from .start import Beginning
+from .training import Training, check_memory, check_variational
 
 __all__ = ["SVI"]
 

@@ -16,7 +16,7 @@ import optax
 import pytest
 
 from hmcvi.inference import MAP, NUTS, SVI, BayesByBackprop, Ensemble, FanIn, Fit, FitError, fit, predict
-from hmcvi.inference.optimise import Plan, Training
+from hmcvi.inference.training import Plan, Training
 from hmcvi.models import conv, dense, mlp
 
 from .targets import NOISE_SCALE, PRIOR_SCALE, conjugate_regression, linear_regression
@@ -70,7 +70,7 @@ BAD_ARGUMENTS = {
     "got clip_norm=-1.0: give a number above 0, or None": {"clip_norm": -1.0},
     "got clip_norm=inf: give a number above 0, or None": {"clip_norm": float("inf")},
     r"got start='prior': give None, FanIn\(\)": {"start": "prior"},
-    "got start=<class 'hmcvi.inference.optimise.FanIn'>: give None": {"start": FanIn},
+    "got start=<class 'hmcvi.inference.training.FanIn'>: give None": {"start": FanIn},
     "got num_restarts=0: give a whole number of at least 1": {"num_restarts": 0},
     "got max_passes=0: give a number above 0, or None": {"max_passes": 0},
     "got max_seconds=nan: give a number above 0, or None": {"max_seconds": float("nan")},
