@@ -145,7 +145,10 @@ def _quantiles(loc: Draws, scale: Draws) -> np.ndarray:
     """Return the mixture's quantiles (level, row) from equally likely points of each of its Normals."""
     loc, scale = checked("loc", loc, "draw", "row"), checked("scale", scale, "draw", "row")
     points = equally_likely_points(len(loc), 16, 4000)
+    ranks = np.arange(points.size)
+    # as np.quantile, which selects each of many levels on its own and takes a thousand times as long
     columns = [
-        np.quantile((mean_ + sd * points).ravel(), QUANTILE_LEVELS) for mean_, sd in zip(loc.T, scale.T, strict=True)
+        np.interp(QUANTILE_LEVELS * ranks[-1], ranks, np.sort((mean_ + sd * points).ravel()))
+        for mean_, sd in zip(loc.T, scale.T, strict=True)
     ]
     return np.stack(columns, axis=1)
