@@ -78,14 +78,17 @@ def read_atlas(path: Path = ATLAS) -> Atlas:
         ValueError: the file is malformed.
     """
     entries = tomllib.loads(path.read_text())
-    shared = [word for flag, words in entries["options"].items() for word in (f"--{flag}", *words)]
+    shared, brief = (
+        [word for flag, words in entries.get(part, {}).items() for word in (f"--{flag}", *words)]
+        for part in ("options", "brief")
+    )
     try:
         cells = [
             Cell(
                 data=cell["data"],
                 model=cell["model"],
                 methods=tuple(name for name in entries["methods"] if name not in cell.get("without", ())),
-                options=(*shared, *cell.get("options", ())),
+                options=(*shared, *(brief if cell.get("brief", False) else ()), *cell.get("options", ())),
                 note=cell.get("note", ""),
             )
             for cell in entries["cells"]

@@ -43,6 +43,19 @@ def test_every_bundled_data_set_has_every_model_that_fits_it():
         assert set(cell.methods) == set(METHODS) or cell.note, cell.name
 
 
+def test_a_cells_own_options_come_last(tmp_path):
+    path = tmp_path / "atlas.toml"
+    path.write_text(
+        'seeds = [0]\nmethods = ["map", "svi"]\n[options]\nmap = ["num_steps=9"]\n[brief]\nsvi = ["num_steps=5"]\n'
+        '[[cells]]\ndata = "wave"\nmodel = "mlp"\nbrief = true\noptions = ["--map", "num_steps=3"]\n'
+        '[[cells]]\ndata = "wine"\nmodel = "mlp"\nwithout = ["svi"]\n'
+    )
+    brief, plain = atlas.read_atlas(path).cells
+    assert brief.options == ("--map", "num_steps=9", "--svi", "num_steps=5", "--map", "num_steps=3")
+    assert plain.options == ("--map", "num_steps=9")
+    assert plain.methods == ("map",)
+
+
 def test_the_interval_is_students_over_seeds_or_the_seeds_own_errors_where_those_are_wider():
     values = np.array([1.0, 2.0, 4.0])
     center, low, high = confidence_interval(only(scores(svi=values)))
