@@ -92,7 +92,8 @@ def read_finished(folder: Path) -> FinishedRun:
             folder=folder,
             table=table,
             summary=summary,
-            request={field: request[field] for field in (*IN_SPLIT, *BEHIND_HASH, "quick")},
+            request={field: request[field] for field in (*IN_SPLIT, *BEHIND_HASH, "quick")}
+            | {"budget": request.get("budget")},
             data=str(manifest["data"]),
             model=str(manifest["model"]["name"]),
             options=dict(manifest["model"]["options"]),
@@ -133,7 +134,8 @@ def check_comparable(runs: Sequence[FinishedRun]) -> None:
     """Check that runs of one data set and model can stand on one table.
 
     They must share the model's options (prior and likelihood among them), the temperature, the split and its numbers of
-    rows, the precision, at each common seed the data themselves, and the settings of each common method.
+    rows, the precision, the budget of `--budget-gradients` or `--budget-seconds`, at each common seed the data
+    themselves, and the settings of each common method.
 
     Raises:
         UsageError: they do not; the sentence names the field, both values and both folders.
@@ -225,6 +227,7 @@ def _shared(run: FinishedRun) -> dict[str, Any]:
         "the gap's column": ood.gap_column(parts),
         **{field: run.request[field] for field in IN_SPLIT},
         "precision": run.precision,
+        "the budget of each method": run.request["budget"] and "{amount:g} {unit}".format(**run.request["budget"]),
     }
 
 

@@ -19,7 +19,7 @@ SHORT: dict[str, tuple[str, ...]] = {
     "scored": ("accuracy", "nll", "brier", "ece", "rmse", "crps", "coverage, 90%"),
     "reference": ("agreement", "total variation", "wasserstein-2"),
     "OOD": ("auroc, entropy",),
-    "fit": ("seconds, run", "gradient evaluations"),
+    "fit": ("seconds, run", "passes over the data"),
 }
 """Scores shown unless others are asked for, by the kind of their set."""
 

@@ -26,7 +26,7 @@ COST = {
     "gradient evaluations": "num_gradients",
     "passes over the data": "num_passes",
     "parameters of the model": "num_parameters",
-    "numbers optimised": "num_optimised",
+    "parameters optimised": "num_optimised",
 }
 """What a fit cost, by its keys in summary.json; on the joined table these are scores of the set "fit"."""
 
@@ -183,8 +183,8 @@ def _marks(rows: pd.DataFrame, paired: Mapping[Any, pd.DataFrame]) -> dict[str, 
     best = averages["value"].idxmax() if better == "↑" else averages["value"].idxmin()
     by_method = {method: of_method.set_index("seed") for method, of_method in rows.groupby("method")}
     data, model = rows[["data", "model"]].iloc[0]
-    marks = {best: BEST}
-    for method in averages.index.drop(best):
+    marks = {method: BEST for method in averages.index if averages.loc[method, "value"] == averages.loc[best, "value"]}
+    for method in averages.index.drop(list(marks)):
         over_rows = None
         for one, other in ((best, method), (method, best)) if kind == "scored" else ():
             over_rows = paired.get((data, model, f"minus {other}", score, one), over_rows)

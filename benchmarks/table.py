@@ -126,7 +126,7 @@ def scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], methods: Sequenc
     board.add_row("  gradient evaluations", *(_mean(fits[method], "num_gradients", 0) for method in methods))
     board.add_row("  passes over the data", *(_mean(fits[method], "num_passes", 0) for method in methods))
     board.add_row("  parameters of the model", *(_mean(fits[method], "num_parameters", 0) for method in methods))
-    board.add_row("  numbers optimised", *(_mean(fits[method], "num_optimised", 0) for method in methods))
+    board.add_row("  parameters optimised", *(_mean(fits[method], "num_optimised", 0) for method in methods))
     board.add_row("  posterior draws", *(f"{_draws(fits[method]):,}" for method in methods))
     for label, key, digits in (
         ("R-hat, 95 % below", "rhat", 3),
@@ -171,7 +171,8 @@ def scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], methods: Sequenc
     for part in by_set:
         if part.startswith("minus "):
             first = part.removeprefix("minus ")
-            section(f"difference from {first}, paired")
+            unsure = " (unconverged: as one predictor among others)" if _unconverged(fits.get(first, ())) else ""
+            section(f"difference from {first}{unsure}, paired")
             of = {(d["method"], d["score"]): d for d in summary.get("differences", ()) if d["minus"] == first}
             for score in by_set[part]:
                 if not of:
@@ -238,8 +239,9 @@ def print_scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], console: C
     )
     console.print(f"\n{_how_to_read(table, summary, error)}", style="dim")
     for method, records in summary["fits"].items():
-        reasons = sorted({record["reason"] for record in records})
-        console.print(f"{method}: {'; '.join(reasons)}", style="dim")
+        for seed, record in zip(seeds, records, strict=True):
+            of_seed = f", seed {seed}" if len(seeds) > 1 else ""
+            console.print(f"{method}{of_seed}: {record['reason']}", style="dim")
     for method, reason in summary.get("failed", {}).items():
         # not wrapped: a path in it is there to be copied
         console.print(f"{method} failed and is left out: {reason}", style="dim", soft_wrap=True)
@@ -276,7 +278,9 @@ def _how_to_read(table: pd.DataFrame, summary: Mapping[str, Any], error: str) ->
             "floor of the posterior moments is high, and they say nothing."
         )
     if len(summary["fits"]) > 1:
-        over = "rows, with the Monte Carlo errors" if len(summary["seeds"]) == 1 else "seeds and rows"
+        over = "rows, with the Monte Carlo errors"
+        if len(summary["seeds"]) > 1:
+            over = "seeds and rows, or Student's over the seeds where that is wider"
         sentences.append(
             f"Methods share their {inside} rows, so that their errors go together: judge them by the paired "
             f"differences, [95 % interval] by bootstrap over {over}; a tie's holds 0."
@@ -398,6 +402,10 @@ def _temperature(records: Sequence[Mapping[str, Any]]) -> float:
 
 def _draws(records: Sequence[Mapping[str, Any]]) -> int:
     return int(records[0]["num_draws"] * records[0]["num_chains"])
+
+
+def _unconverged(records: Sequence[Mapping[str, Any]]) -> bool:
+    return any(record["verdict"] == "unconverged" for record in records)
 
 
 def _mean(records: Sequence[Mapping[str, Any]], key: str, digits: int) -> str:

@@ -53,17 +53,23 @@ def completion(fit: Fit) -> Completion | None:
     if fit.losses is None:
         return None
     steps = f"{len(fit.losses):,} steps"
+    cut = len(fit.losses) < getattr(fit.method, "num_steps", 0) and not fit.finished
+    longer = "raise the allowance" if cut else "raise num_steps"
     plateau = {
         True: f"the loss reached its plateau within {steps}",
-        False: f"the loss reached no plateau within the budget of {steps}: raise num_steps",
+        False: f"the loss reached no plateau within the budget of {steps}: {longer}",
         None: f"the learning rate fell to its end over {steps}, where any loss is flat",
     }[fit.finished]
     spread, agreement = _agreement(fit.restarts, fit.restart_errors)
     snr, z = fit.gradient_snr, fit.gradient_z
     moving = z is not None and not z <= Z_LIMIT
-    gradient = "gradient not asked" if z is None else f"gradient signal/noise {snr:.3f}, z = {z:.1f}"
+    gradient = (
+        "gradient not asked (no noise in it, or too few steps)"
+        if z is None
+        else f"gradient signal/noise {snr:.3f}, z = {z:.1f}"
+    )
     if moving:
-        gradient += f", wanted z ≤ {Z_LIMIT:g}: raise num_steps"
+        gradient += f", wanted z ≤ {Z_LIMIT:g}: {longer}"
     if fit.finished is False or moving:
         verdict = "unfinished"
     elif spread is not None and not spread <= AGREEMENT:

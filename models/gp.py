@@ -116,7 +116,9 @@ def gp(
         mean = cross.T @ cho_solve((factor, True), y)
         variance = amplitude**2 - (solve_triangular(factor, cross, lower=True) ** 2).sum(0)
         numpyro.deterministic("noise_new", noise_scale)
-        return numpyro.sample("y_new", dist.Normal(mean, jnp.sqrt(jnp.maximum(variance, 0) + noise_scale**2)))
+        # not √(variance + noise²), which is 0 where a chain is stuck at a noise whose square underflows
+        spread = jnp.hypot(jnp.sqrt(jnp.maximum(variance, 0)), noise_scale)
+        return numpyro.sample("y_new", dist.Normal(mean, jnp.maximum(spread, jnp.finfo(dtype).tiny)))
 
     functions = 1 if num_classes == 2 else num_classes
     latent = numpyro.sample("latent", dist.Normal(jnp.zeros((rows, functions), dtype), unit).to_event(2))

@@ -178,6 +178,7 @@ CHANGED = {
     "likelihood": (("manifest.json", "model", "options", "likelihood"), "normal"),
     "precision": (("manifest.json", "precision"), "float64"),
     "splits": (("config.json", "splits"), "index.npz"),
+    "the budget of each method": (("config.json", "budget"), {"amount": 300.0, "unit": "passes"}),
     "the data's hash at seed 0": (("manifest.json", "data_hash", "0"), "0123"),
     "held-out classes": (("summary.json", "sets", "held_out:2"), 59),
     "the gap's column": (("summary.json", "sets", "gap:hue"), 12),
