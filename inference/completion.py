@@ -53,7 +53,8 @@ def completion(fit: Fit) -> Completion | None:
     if fit.losses is None:
         return None
     steps = f"{len(fit.losses):,} steps"
-    cut = len(fit.losses) < getattr(fit.method, "num_steps", 0) and not fit.finished
+    allowances = [getattr(fit.method, name, None) for name in ("max_passes", "max_seconds")]
+    cut = allowances != [None, None] and len(fit.losses) < getattr(fit.method, "num_steps", 0) and not fit.finished
     longer = "raise the allowance" if cut else "raise num_steps"
     plateau = {
         True: f"the loss reached its plateau within {steps}",

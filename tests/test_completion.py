@@ -125,6 +125,13 @@ def test_the_verdict_and_its_reasons(case):
     assert reason in found.reason
 
 
+def test_a_fit_that_its_allowance_cut_short_is_advised_to_have_more_of_it():
+    cut = dataclasses.replace(ended(finished=False), method=SVI(num_steps=500, max_passes=10))
+    assert "no plateau within the budget of 100 steps: raise the allowance" in completion(cut).reason
+    spent = dataclasses.replace(cut, method=SVI(num_steps=100, max_passes=10))
+    assert "raise num_steps" in completion(spent).reason
+
+
 def test_a_sampler_does_not_finish():
     assert completion(dataclasses.replace(ended(), method=NUTS(), losses=None)) is None
 
