@@ -15,7 +15,7 @@ import numpyro.infer
 from .base import Model
 from .chains import Chains, Sampler
 
-__all__ = ["HMC", "hamiltonian_chains", "record"]
+__all__ = ["HMC", "check_target_accept", "hamiltonian_chains", "record"]
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,7 @@ class HMC(Sampler):
         super().__post_init__()
         if not (math.isfinite(self.trajectory_length) and self.trajectory_length > 0):
             raise ValueError(f"HMC got trajectory_length={self.trajectory_length}: give a number above 0")
-        if not 0 < self.target_accept < 1:
-            raise ValueError(f"HMC got target_accept={self.target_accept}: give a number in (0, 1)")
+        check_target_accept("HMC", self.target_accept)
 
     @property
     def name(self) -> str:
@@ -82,6 +81,12 @@ class HMC(Sampler):
             return state._replace(trajectory_length=length.astype(state.trajectory_length.dtype))
 
         return hamiltonian_chains(make_kernel, self.num_warmup, chain_keys, x, y, record, shortened)
+
+
+def check_target_accept(what: str, target_accept: float) -> None:
+    """Raise ValueError where no step size could reach this acceptance rate."""
+    if not 0 < target_accept < 1:
+        raise ValueError(f"{what} got target_accept={target_accept}: give a number in (0, 1)")
 
 
 def hamiltonian_chains(

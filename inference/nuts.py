@@ -13,7 +13,7 @@ from jax import lax
 
 from .base import Model
 from .chains import Chains, Sampler
-from .hmc import hamiltonian_chains, record
+from .hmc import check_target_accept, hamiltonian_chains, record
 
 __all__ = ["NUTS"]
 
@@ -48,8 +48,7 @@ class NUTS(Sampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.target_accept < 1:
-            raise ValueError(f"NUTS got target_accept={self.target_accept}: give a number in (0, 1)")
+        check_target_accept("NUTS", self.target_accept)
 
     @property
     def name(self) -> str:

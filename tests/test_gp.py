@@ -252,6 +252,17 @@ def test_a_function_is_known_where_it_was_seen():
 
 # --- in single precision
 
+
+@pytest.mark.parametrize("noise_scale", [2e-22, 0.0])
+def test_a_noise_whose_square_underflows_leaves_a_predictive_scale(noise_scale):
+    """Where a chain is stuck: the variance of f rounds to 0 under correlations that reach all rows."""
+    x = np.linspace(-2, 2, 100, dtype=np.float32)[:, None]
+    values = {"lengthscale": jnp.full(1, 100.0), "amplitude": jnp.ones(()), "noise_scale": jnp.asarray(noise_scale)}
+    predicted = sites_of(x, np.zeros(100, np.float32), values, x_new=jnp.asarray(x))["y_new"]["fn"]
+    least = max(np.float32(noise_scale), np.finfo(np.float32).tiny)
+    assert predicted.scale.min() == least  # √(0 + noise²) would be 0
+
+
 NUM_DRAWS = 300
 
 
