@@ -10,6 +10,7 @@ import jax
 from rich.console import Console
 
 from hmcvi.inference import Fit, FitError, fit
+from hmcvi.inference.progress import Progress
 
 from .budget_curves import SHARES, budget_rows
 from .datasets import Dataset
@@ -84,8 +85,8 @@ class Runner:
             self.say.print(f"{said}: read from {self.folder.path}")
             return result
         started = time.perf_counter()
-        self.say.print(f"{said}: fitting {len(self.data.x_train)} rows")
-        x, y, progress = self.data.x_train, self.data.y_train, False if self.quiet else None
+        self.say.print(f"{said}: fitting {len(self.data.x_train):,} rows{self._place(name) if share == 1 else ''}")
+        x, y, progress = self.data.x_train, self.data.y_train, Progress(said, Progress.suited(not self.quiet))
         try:
             result = fit(jax.random.key(self.seed), model, x, y, method, progress=progress)
         except FitError as error:
@@ -94,3 +95,10 @@ class Runner:
         self.folder.save_fit(result, label, self.seed, self.data)
         self.say.print(f"{said}: done in {time.perf_counter() - started:.0f} s")
         return result
+
+    def _place(self, name: str) -> str:
+        """Return which fit of the run this is, where there are several."""
+        seeds, methods = self.experiment.seeds, self.experiment.asked
+        total = len(seeds) * len(methods)
+        place = seeds.index(self.seed) * len(methods) + methods.index(name) + 1
+        return f" (fit {place} of {total})" if total > 1 else ""

@@ -152,7 +152,9 @@ class Method(Protocol):
         ...
 
 
-def fit(key: jax.Array, model: Model, x: Any, y: Any, method: Method, *, progress: bool | None = None) -> Fit:
+def fit(
+    key: jax.Array, model: Model, x: Any, y: Any, method: Method, *, progress: Progress | bool | None = None
+) -> Fit:
     """Fit a NumPyro model function to data.
 
     Arguments:
@@ -163,7 +165,8 @@ def fit(key: jax.Array, model: Model, x: Any, y: Any, method: Method, *, progres
         y: labels (integers) or targets (floating point) (row,).
         method: `NUTS(...)`, `HMC(...)`, `MCLMC(...)`, `SVI(...)`, `Laplace(...)`, `BayesByBackprop(...)`, `MAP(...)` or
             `Ensemble(...)`.
-        progress: whether to show a progress bar on standard error; by default where that is a terminal.
+        progress: whether to show on standard error how far the fit is: a live bar where that is a terminal, else plain
+            lines; by default the bar alone. A `Progress` of one's own says where and under which label.
 
     Returns:
         The draws and all that `predict` and `to_datatree` need.
@@ -185,7 +188,9 @@ def fit(key: jax.Array, model: Model, x: Any, y: Any, method: Method, *, progres
     """
     x, y = check_data(x, y)
     started = time.perf_counter()
-    with Progress(method.name, show=progress) as bar:
+    if not isinstance(progress, Progress):
+        progress = Progress(method.name, Progress.suited(progress))
+    with progress as bar:
         result = method.fit(key, model, x, y, bar)
     result = dataclasses.replace(result, compile_seconds=time.perf_counter() - started - result.run_seconds)
     if result.failure:

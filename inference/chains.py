@@ -15,14 +15,14 @@ from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 
 from .base import Fit, FitError, Model, as_floats, is_count, latent_sites
-from .progress import Progress
+from .progress import Progress, next_length
 
 __all__ = ["CHAIN_METHODS", "Chains", "Sampler"]
 
 CHAIN_METHODS = ("auto", "parallel", "sequential", "vectorized")
 
 NUM_CHUNKS = 20
-"""Chunks that a run is driven in: often enough for a progress bar, seldom enough to cost nothing."""
+"""Chunks that a run is driven in at least, each of two seconds at most."""
 
 LEAST_DRAWS = 4
 """Draws of each chain that must be left where a budget ended the run: convergence is judged from four on."""
@@ -126,25 +126,26 @@ class Sampler:
         advance = meter.compiled(partial(_advance, chains, chunk), chains.state, jnp.asarray(chunk), x, y)
         state = chains.state
         if chains.tune is not None:
-            progress.update(0, total, "tuning")
+            progress.update(0, total, "draws a chain", "tuning")
             if self.max_seconds is not None:
                 advance(state, jnp.asarray(1), x, y)  # for its price alone
             tuning_steps = self._tuning_steps(meter.seconds)
             state = meter.compiled(chains.tune(tuning_steps), state, x, y)(state, x, y)
             meter.gradients += tuning_steps * self.num_chains * self.GRADIENTS_PER_STEP
+            progress.part("")  # what the tuning took says nothing of the draws to come
 
-        done, parts = 0, []
-        length = chunk if self.max_passes is None and self.max_seconds is None else 1
+        done, parts, length = 0, [], 1
         while done < total and meter.share < 1:
-            length, before = min(length, total - done), meter.share
+            length, before, seconds = min(length, total - done), meter.share, meter.seconds
             state, recorded = advance(state, jnp.asarray(length), x, y)
             recorded = jax.tree.map(lambda leaf, n=length: np.asarray(leaf)[:, :n], recorded)
             parts.append(recorded)
             meter.gradients += int(recorded["n_steps"].sum()) * self.GRADIENTS_PER_STEP
             done += length
             stage = "warm-up" if done <= chains.num_warmup else "sampling"
-            progress.update(done, total, self._detail(recorded, stage))
-            length = min(chunk, 2 * length, meter.affordable(length, before))
+            progress.update(done, total, "draws a chain", self._detail(recorded, stage))
+            affordable = meter.affordable(length, before)
+            length = min(next_length(length, meter.seconds - seconds, chunk), affordable)
 
         first, ended_in_warmup = chains.num_warmup, None
         if done < total and done - first < LEAST_DRAWS:

@@ -58,6 +58,7 @@ def descend(
     set_up: Callable[[Beginning, jax.Array], Problem],
     *,
     gradients_per_step: int = 1,
+    each: str = "start",
     ends_at_failure: bool = False,
 ) -> list[Run]:
     """Optimise from every key through one compiled program, and return the runs in the keys' order.
@@ -71,6 +72,7 @@ def descend(
         progress: told about every chunk.
         set_up: (start, key) -> what to minimise; called for each start, and the first objective serves all.
         gradients_per_step: gradient evaluations of the log joint in one step.
+        each: what one of several runs is called.
         ends_at_failure: whether the first start that fails is the last.
 
     Raises:
@@ -79,9 +81,11 @@ def descend(
     share = _share(training, len(keys))
     descent: Descent | None = None
     runs: list[Run] = []
-    for key in keys:
+    for place, key in enumerate(keys, 1):
         key_init, key_steps, key_draws, key_set_up = jax.random.split(key, 4)
         begin = starting_point(key_init, share, model, x, y, progress)
+        if len(keys) > 1:
+            progress.part(each, place, len(keys))
         problem = set_up(begin, key_set_up)
         num_steps = _steps_by_passes(share, begin, len(x), gradients_per_step)
         if descent is None:

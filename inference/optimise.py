@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 
 from .base import as_floats
-from .progress import Progress
+from .progress import Progress, next_length
 from .training import DECAY_WINDOWS, LEAST_WINDOW, NUM_WINDOWS, Plan, Training
 
 __all__ = ["Descent", "Objective", "Optimised", "Signal", "plateaued", "signal_of"]
@@ -133,6 +133,7 @@ class Descent:
     ):
         self._training = training
         self._data = x, y
+        self._piece = 1  # steps of the next call, by the pace of the last
         self._num_probes = int(np.clip(training.num_steps // 16, LEAST_PROBES, MOST_PROBES))
         self._optimizer = optimizer = training.transformation()
         steps_per_epoch = max(len(x) // batch_size, 1)
@@ -237,8 +238,9 @@ class Descent:
         while len(losses) < end:
             done, length = len(losses), min(window, end - len(losses))
             chunks = [*chunks[-1:], (done, jax.tree.map(jnp.copy, state))]
-            state, new = self._advance(state, keys, done, length, plan)
-            losses = np.concatenate([losses, np.asarray(new, np.float64)[:length]])
+            for new in self._in_pieces(state, keys, done, length, plan):
+                state, losses = new[0], np.concatenate([losses, new[1]])
+                progress.update(len(losses), end, "steps", f"loss {losses[-window:].mean():.4g}")
             bad = np.flatnonzero(~np.isfinite(losses[done:]))
             if len(bad) or not _finite(state[0]):
                 step = done + int(bad[0]) if len(bad) else len(losses)
@@ -251,7 +253,6 @@ class Descent:
 
                 params = _last_finite(repeat, chunks, step - 1)
                 return Optimised(params, losses[:step], finished, failure, time.perf_counter() - started)
-            progress.update(len(losses), end, f"loss {losses[-window:].mean():.4g}")
             if (
                 training.stops_early
                 and not finished
@@ -287,6 +288,21 @@ class Descent:
         if not np.isfinite(losses).all() or np.ptp(losses) == 0:
             return None
         return signal_of(products, squares)
+
+    def _in_pieces(self, state: Any, keys: Any, done: int, length: int, plan: Plan) -> Iterator[tuple[Any, np.ndarray]]:
+        """Yield the state and the losses (step,) after calls of some seconds each; after a loss not finite no more."""
+        end, most = done + length, length
+        length = min(self._piece, length)
+        while done < end:
+            length = min(length, end - done)
+            started = time.perf_counter()
+            state, losses = self._advance(state, keys, done, length, plan)
+            new = np.asarray(losses, np.float64)[:length]
+            yield state, new
+            if not np.isfinite(new).all():
+                return
+            done += length
+            self._piece = length = next_length(length, time.perf_counter() - started, most)
 
     def _advance(self, state: Any, keys: Any, done: int, length: int, plan: Plan) -> Any:
         return self._compiled(state, keys, jnp.asarray(done), jnp.asarray(length), plan, *self._data)

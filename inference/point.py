@@ -113,7 +113,9 @@ def _fit_points(
 
     # the same keys as Bayes-by-Backprop's: the same start and minibatches
     is_one = isinstance(method, MAP)
-    runs = descend(keys, method, model, x, y, progress, set_up, ends_at_failure=not is_one)
+    runs = descend(
+        keys, method, model, x, y, progress, set_up, each="start" if is_one else "member", ends_at_failure=not is_one
+    )
     best, outcome = best_of(runs)
     if not is_one:
         results = [run.result for run in runs]

@@ -1,41 +1,91 @@
-"""A progress bar on standard error, shown only where somebody can see it."""
+"""How far a fit is, on standard error: a live bar on a terminal, plain lines elsewhere, or nothing."""
 
 from __future__ import annotations
 
 import sys
+import time
+from collections import deque
+from collections.abc import Callable
 from types import TracebackType
+from typing import Literal
 
 from rich import progress as rich_progress
 from rich.console import Console
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "next_length"]
+
+LINE_SECONDS = 10.0
+"""Seconds between two plain lines: a log of an hour has some hundred of them."""
+
+RECENT = 6
+"""Updates whose pace tells the time left: the early ones of a warm-up, whose trajectories are long, are soon out."""
+
+
+UPDATE_SECONDS = 2.0
+"""What one compiled call takes at most, where a step is not longer: a person sees it move."""
+
+
+def next_length(length: int, seconds: float, most: int) -> int:
+    """Return how many steps the next compiled call may hold, so that it takes two seconds at the pace of the last.
+
+    Arguments:
+        length: steps of the last call.
+        seconds: what it took.
+        most: what a call may hold.
+
+    Example:
+        >>> next_length(1, 1e-4, 50), next_length(40, 4.0, 50), next_length(3, 60.0, 50)
+        (2, 20, 1)
+    """
+    affordable = int(length * UPDATE_SECONDS / seconds) if seconds > 0 else most
+    return max(1, min(most, 2 * length, affordable))
 
 
 class Progress:
-    """A bar for one fit: what is running, how far, time left, and a detail such as the loss.
+    """What is running, how far it is, how long it took, what is left, and a detail such as the loss.
+
+    The time left is the steps to come at the pace of the latest ones, and is not told before there is a pace: a
+    program's compilation comes first, and says so.
 
     Arguments:
         label: what is running.
-        show: whether to draw the bar; by default where standard error is a terminal.
+        show: "bar" for a live line on a terminal, "lines" for a plain line every ten seconds, None for nothing.
+        console: where to write; standard error by default.
+        clock: returns seconds.
     """
 
-    def __init__(self, label: str, show: bool | None = None) -> None:
-        self._label = label
+    def __init__(
+        self,
+        label: str,
+        show: Literal["bar", "lines"] | None,
+        *,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._label, self._show, self._clock = label, show, clock
+        self._console = console or Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self._started = self._last_line = clock()
+        self._part, self._place, self._count = "", 1, 1
+        self._marks: deque[tuple[float, int]] = deque(maxlen=RECENT)
         self._bar: rich_progress.Progress | None = None
-        if show if show is not None else sys.stderr.isatty():
+        if show == "bar":
             self._bar = rich_progress.Progress(
-                rich_progress.TextColumn("{task.fields[label]:<14}"),
-                rich_progress.BarColumn(bar_width=28),
-                rich_progress.MofNCompleteColumn(),
-                rich_progress.TimeRemainingColumn(elapsed_when_finished=True),
-                rich_progress.TextColumn("{task.fields[detail]}"),
-                console=Console(stderr=True),
+                rich_progress.BarColumn(bar_width=12),
+                rich_progress.TextColumn("{task.description}", markup=False),  # on a narrow terminal its end is cut
+                console=self._console,
+                transient=True,
             )
+
+    @staticmethod
+    def suited(wanted: bool | None) -> Literal["bar", "lines"] | None:
+        """Return how to show progress that is wanted (True), is not (False), or is for a person only (None)."""
+        watched = sys.stderr.isatty()
+        return "bar" if watched and wanted is not False else "lines" if wanted else None
 
     def __enter__(self) -> Progress:
         if self._bar is not None:
             self._bar.start()
-            self._task = self._bar.add_task("", total=None, label=self._label, detail="compiling")
+            self._task = self._bar.add_task(f"{self._label}: compiling", total=None)
         return self
 
     def __exit__(
@@ -44,7 +94,58 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def update(self, done: int, total: int, detail: str) -> None:
-        """Show that `done` of `total` steps are over, and a detail."""
+    def part(self, name: str, place: int = 1, count: int = 1) -> None:
+        """Say that a part of the fit begins: a start, an ensemble's member, a fit to start from.
+
+        Arguments:
+            name: what the part is.
+            place: its place among parts alike, from 1.
+            count: how many of them there are.
+        """
+        self._part = f"{name} {place} of {count}, " if count > 1 else f"{name}, " if name else ""
+        self._place, self._count = place, count
+        self._marks.clear()
+
+    def update(self, done: int, total: int, unit: str, detail: str) -> None:
+        """Say that `done` of `total` steps are over.
+
+        Arguments:
+            done: steps that are over.
+            total: all steps.
+            unit: what a step is, in the plural.
+            detail: what a person wants to see move, such as the step size or the loss.
+        """
+        now = self._clock()
+        self._marks.append((now, done))
+        if self._show is None:
+            return
+        left = self._seconds_left(done, total)
+        to_come = "" if left is None else f", about {_duration(left)} left"
+        times = f"{_duration(now - self._started)}{to_come}"
+        said = f"{self._label}: {self._part}{done:,} of {total:,} {unit}, {times}; {detail}"
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, total=total, detail=detail)
+            self._bar.update(self._task, completed=done, total=total, description=said)
+        elif now - self._last_line >= LINE_SECONDS:
+            self._last_line = now
+            self._console.print(said)
+
+    def _seconds_left(self, done: int, total: int) -> float | None:
+        """Return what the steps and the parts to come take at the latest pace; None where there is none yet."""
+        (first, before), (last, after) = self._marks[0], self._marks[-1]
+        if after <= before:
+            return None
+        return (last - first) / (after - before) * (total - done + (self._count - self._place) * total)
+
+
+def _duration(seconds: float) -> str:
+    """Write a duration as a person says it.
+
+    Example:
+        >>> _duration(4.2), _duration(200), _duration(8000)
+        ('4 s', '3 min 20 s', '2 h 13 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
