@@ -60,6 +60,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "Runs that differ in prior, likelihood, temperature, data, split or a method's settings are refused.",
     )
     _add_table_options(table)
+    reporting = commands.add_parser(
+        "report",
+        help="write a finished run as one page that needs no network",
+        description="Write a finished run as one HTML page that needs no network and can be sent: the question, the "
+        "scoreboard (sortable), the verdicts, the figures and how to read them, the set-up and how to repeat it.",
+    )
+    reporting.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
+    reporting.add_argument("--out", type=Path, metavar="FILE", help="the page. Default: RUN/report.html")
     data = commands.add_parser("data", help="list data sets, or prepare one of TFDS's")
     actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="what is bundled, prepared and known, with rows, shape and classes")
@@ -81,6 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "compare": _compare,
         "reproduce": _reproduce,
         "table": _table,
+        "report": _report,
         "data": _data,
     }
     try:
@@ -263,7 +272,7 @@ def _add_compare_options(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="FOLDER",
-        help="the run's folder: ArviZ trees, table.csv, table.parquet, configuration, manifest, figures. "
+        help="the run's folder: report.html, ArviZ trees, table.csv, table.parquet, configuration, manifest, figures. "
         "Default: runs/DATA-MODEL-HASH; of several data sets each has FOLDER/DATA",
     )
     where.add_argument("--quick", action="store_true", help="tiny budgets, to see that all works")
@@ -396,6 +405,12 @@ def _data(options: argparse.Namespace) -> None:
         list_data(options.data_dir)
     else:
         prepare_data(options.name, options.data_dir)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from .report import write_report
+
+    print(write_report(options.run, options.out))
 
 
 def _add_table_options(parser: argparse.ArgumentParser) -> None:

@@ -25,6 +25,7 @@ from .figures import draw_figures
 from .loo import compare_methods, loo_rows, score_training_rows
 from .moments import moment_rows
 from .records import fit_record
+from .report import write_report
 from .run_folder import RunFolder, default_folder
 from .runner import Runner
 from .shifts import LEVELS
@@ -116,6 +117,9 @@ def compare(experiment: Experiment, out: Path | None = None, *, quiet: bool = Fa
     differences = all_differences(by_row, same_rows=same_rows, monte_carlo_errors=alone)
     summary = {
         "title": title,
+        "description": first.description,
+        "notes": [*first.notes, *left_out],
+        "about_sets": {ood_set.name: ood_set.description for ood_set in loaded[experiment.seeds[0]][1]},
         "seeds": list(experiment.seeds),
         "sets": {first.scored_on: len(first.x_test), **{s.name: s.num_rows for s in loaded[experiment.seeds[0]][1]}},
         "shifts": {shift: [f"{shift}@{level}" for level in LEVELS] for shift in experiment.shifts},
@@ -147,7 +151,8 @@ def compare(experiment: Experiment, out: Path | None = None, *, quiet: bool = Fa
         figure = plots.score_against_budget(budget_curves(curve, experiment.budget.unit), unit=experiment.budget.unit)
         plots.save(figure, folder.path / "figures" / "budget")
     print_scoreboard(frame, summary)
-    say.print(f"\nposteriors, tables and figures: {folder.path}")
+    page = write_report(folder.path)
+    say.print(f"\nposteriors, tables and figures: {folder.path}\nreport: {page}")
     if failures:
         raise FitError("; ".join(map(str, failures.values())))
     return folder.path

@@ -15,7 +15,7 @@ from .evaluate import REFERENCE
 from .options import UsageError
 from .table import read_run
 
-__all__ = ["FinishedRun", "check_comparable", "check_temperatures", "read_finished", "unconverged"]
+__all__ = ["FinishedRun", "check_comparable", "check_temperatures", "read_finished", "show_value", "unconverged"]
 
 UNCONVERGED = "unconverged"
 """The verdict on a reference that is none."""
@@ -36,6 +36,7 @@ class FinishedRun:
         table: its tidy scores.
         summary: its summary.json; `fits` holds a record for each method and seed.
         request: its config.json, what was asked for.
+        manifest: its manifest.json, what it was made with.
         data: name of the data set.
         model: name of the model.
         options: the model's options, after defaults and what the data decided; likelihood and prior are among them.
@@ -51,6 +52,7 @@ class FinishedRun:
     table: pd.DataFrame
     summary: Mapping[str, Any]
     request: Mapping[str, Any]
+    manifest: Mapping[str, Any]
     data: str
     model: str
     options: Mapping[str, Any]
@@ -93,7 +95,9 @@ def read_finished(folder: Path) -> FinishedRun:
             table=table,
             summary=summary,
             request={field: request[field] for field in (*IN_SPLIT, *BEHIND_HASH, "quick")}
-            | {"budget": request.get("budget")},
+            | {"budget": request.get("budget")}
+            | request,
+            manifest=manifest,
             data=str(manifest["data"]),
             model=str(manifest["model"]["name"]),
             options=dict(manifest["model"]["options"]),
@@ -234,13 +238,20 @@ def _shared(run: FinishedRun) -> dict[str, Any]:
 def _require_same(first: FinishedRun, second: FinishedRun, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
     for field in {**ours, **theirs}:
         if ours.get(field) != theirs.get(field):
+            one, other = show_value(ours.get(field)), show_value(theirs.get(field))
             raise UsageError(
-                f"{first.folder} and {second.folder} cannot share a table: {field} is {_show(ours.get(field))} in the "
-                f"first and {_show(theirs.get(field))} in the second; print them apart"
+                f"{first.folder} and {second.folder} cannot share a table: {field} is {one} in the first and {other} "
+                "in the second; print them apart"
             )
 
 
-def _show(value: Any) -> str:
+def show_value(value: Any) -> str:
+    """Return an option as a person reads it.
+
+    Example:
+        >>> show_value({"class": "Normal", "scale": 3.0}), show_value([16, 16])
+        ('Normal(scale=3.0)', '[16, 16]')
+    """
     if isinstance(value, Mapping) and "class" in value:
-        return f"{value['class']}({', '.join(f'{k}={_show(v)}' for k, v in value.items() if k != 'class')})"
+        return f"{value['class']}({', '.join(f'{k}={show_value(v)}' for k, v in value.items() if k != 'class')})"
     return json.dumps(value)

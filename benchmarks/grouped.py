@@ -13,7 +13,7 @@ from .joined import COST, direction
 from .options import UsageError
 from .table import average_seeds, worst_verdict
 
-__all__ = ["SHORT", "Block", "Cell", "chosen", "how_to_read", "lay_out"]
+__all__ = ["SHORT", "Block", "Cell", "chosen", "how_to_read", "lay_out", "number"]
 
 SHORT: dict[str, tuple[str, ...]] = {
     "scored": ("accuracy", "nll", "brier", "ece", "rmse", "crps", "coverage, 90%"),
@@ -141,7 +141,7 @@ def _block(shown: pd.DataFrame, group: pd.DataFrame) -> Block:
                 cells.append(Cell("–"))
             else:
                 value, error = averages.loc[method, ["value", "standard_error"]]
-                cells.append(Cell(_number(value, error, cost=score in COST), marks[method]))
+                cells.append(Cell(" ".join(filter(None, number(value, error, cost=score in COST))), marks[method]))
         lines.append((label, tuple(cells)))
     return Block(_heading(group, sorted(set().union(*seeds.values()))), methods, tuple(lines), num_words)
 
@@ -158,12 +158,15 @@ def _heading(group: pd.DataFrame, seeds: Sequence[int]) -> str:
     )
 
 
-def _number(value: float, error: float, *, cost: bool) -> str:
-    """Return "0.979 ±0.008", with a digit more than the error's first, three at least unless the value is large."""
+def number(value: float, error: float, *, cost: bool = False) -> tuple[str, str]:
+    """Return ("0.979", "±0.008"), with a digit more than the error's first, three at least unless the value is large.
+
+    The second is "" where the error is NaN.
+    """
     if cost or abs(value) >= 100:
         digits = 1 if abs(value) < 1000 and value % 1 else 0  # a count has no digits behind the point
     else:
         # an average of equal numbers differs by its rounding
         digits = 3 if not error > 1e-9 * abs(value) else int(np.clip(1 - np.floor(np.log10(error)), 3, 5))
-    spread = "" if np.isnan(error) else f" ±{error:,.{digits}f}"
-    return f"{value:,.{digits}f}{spread}"
+    spread = "" if np.isnan(error) else f"±{error:,.{digits}f}"
+    return f"{value:,.{digits}f}", spread

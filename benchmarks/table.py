@@ -18,7 +18,18 @@ from .loo import BAD_ROWS, ELPD, TRAINING_ROWS
 from .moments import MEANS, SDS
 from .options import UsageError
 
-__all__ = ["COLUMNS", "POOR", "average_seeds", "print_scoreboard", "read_run", "scoreboard", "worst_verdict"]
+__all__ = [
+    "COLUMNS",
+    "POOR",
+    "average_seeds",
+    "how_to_read",
+    "interval_cell",
+    "print_scoreboard",
+    "probability_better",
+    "read_run",
+    "scoreboard",
+    "worst_verdict",
+]
 
 COLUMNS = ("seed", "method", "set", "score", "value", "standard_error", "monte_carlo_error", "low", "high")
 
@@ -90,7 +101,8 @@ def average_seeds(table: pd.DataFrame) -> pd.DataFrame:
     for (method, part, score), group in table.groupby(["method", "set", "score"], sort=False):
         values, errors = group["value"].to_numpy(), group["standard_error"].to_numpy()
         count = len(values)
-        error = errors[0] if count == 1 else values.std(ddof=1) / np.sqrt(count)
+        with np.errstate(invalid="ignore"):  # infinite at some seed: no error
+            error = errors[0] if count == 1 else values.std(ddof=1) / np.sqrt(count)
         monte_carlo = np.sqrt((group["monte_carlo_error"].to_numpy() ** 2).sum()) / count
         ends = group[["low", "high"]].iloc[0] if count == 1 else (np.nan, np.nan)
         rows.append((method, part, score, values.mean(), error, monte_carlo, *ends))
@@ -232,12 +244,7 @@ def print_scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], console: C
     for shown in _layout(methods):
         console.print()
         console.print(scoreboard(table, summary, shown))
-    error = (
-        "the test set's sampling error over rows"
-        if len(seeds) == 1
-        else f"the standard error over {len(seeds)} seeds (splits and fits)"
-    )
-    console.print(f"\n{_how_to_read(table, summary, error)}", style="dim")
+    console.print(f"\n{how_to_read(table, summary)}", style="dim")
     for method, records in summary["fits"].items():
         for seed, record in zip(seeds, records, strict=True):
             of_seed = f", seed {seed}" if len(seeds) > 1 else ""
@@ -247,9 +254,12 @@ def print_scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], console: C
         console.print(f"{method} failed and is left out: {reason}", style="dim", soft_wrap=True)
 
 
-def _how_to_read(table: pd.DataFrame, summary: Mapping[str, Any], error: str) -> str:
+def how_to_read(table: pd.DataFrame, summary: Mapping[str, Any]) -> str:
     """Return what the numbers on this board mean: a sentence for each thing that is on it."""
     inside, *others = summary["sets"]
+    error = "the test set's sampling error over rows"
+    if (number := len(summary["seeds"])) > 1:
+        error = f"the standard error over {number} seeds (splits and fits)"
     sentences = [
         f"value ± {error} (± the posterior's Monte Carlo error, from halves of its draws); entropies and nll "
         "in nats. ↑ higher is better, ↓ lower."
@@ -369,9 +379,13 @@ def _difference(found: Mapping[str, Any] | None) -> str:
 def _better(found: Mapping[str, Any] | None) -> str:
     if found is None or found["probability_better"] is None:
         return "–"
-    share = found["probability_better"]
-    text = ">0.999" if share > 0.9994 else "<0.001" if share < 0.0006 else f"{share:.3f}"
+    text = probability_better(found["probability_better"])
     return f"tie, {text}" if found["tied"] else text
+
+
+def probability_better(share: float) -> str:
+    """Return a share of resamples with three digits; of finitely many, none says 0 or 1."""
+    return ">0.999" if share > 0.9994 else "<0.001" if share < 0.0006 else f"{share:.3f}"
 
 
 def _training(averaged: pd.DataFrame, summary: Mapping[str, Any], method: str, score: str) -> str:

@@ -1,0 +1,218 @@
+"""`hmcvi report`: a finished run as one page that needs no network and can be sent."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from hmcvi import plots
+
+from .evaluate import REFERENCE
+from .explain import PAGE_FOLDER, explain_score, find_caption, glossary
+from .finished import UNCONVERGED, FinishedRun, check_temperatures, read_finished, show_value
+from .joined import BEST, TIED, join
+from .options import UsageError
+from .repeat import is_of_arrays, repeat_command
+from .report_board import Board, board, pairs, sections
+from .report_figures import Embedded, embed
+from .run_folder import write_whole
+from .table import POOR, how_to_read
+
+__all__ = ["page_of", "render_page", "write_report"]
+
+NAME = "report.html"
+
+MOST_BYTES = 5_000_000
+"""What a page may weigh, so that it can be sent."""
+
+MOST_NAMED = 3
+"""Methods whose cost the summary names one by one."""
+
+FIRST_QUESTIONS = ("nll", "accuracy", "rmse", "ece")
+"""Scores that the summary at the top speaks of, where the run has them."""
+
+
+def write_report(folder: Path, out: Path | None = None) -> Path:
+    """Write the report of a finished run, and return its path.
+
+    Arguments:
+        folder: the run's folder.
+        out: the file to write; report.html in the run's folder by default.
+
+    Raises:
+        UsageError: the folder holds no finished run, its files are damaged, or the page cannot be written.
+    """
+    run = read_finished(folder)
+    check_temperatures(folder, run.summary)
+    path = folder / NAME if out is None else out
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, page_of(run))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written ({error.strerror}): give another --out file") from error
+    return path
+
+
+def page_of(run: FinishedRun) -> str:
+    """Return the page of a run as HTML, without any address that it would load from."""
+    joined = join([run])
+    table, methods = board(run, joined), tuple(run.settings)
+    facts = {
+        "run": run,
+        "title": run.summary["title"],
+        "question": _question(run),
+        "answers": _answers(run, table),
+        "set_up": _set_up(run),
+        "board": table,
+        "read_board": how_to_read(run.table, run.summary),
+        "sections": sections(run, joined),
+        "pairs": pairs(run),
+        "verdicts": list(run.records()),
+        "failed": run.summary.get("failed", {}),
+        "command": None if is_of_arrays(run.request) else repeat_command(run.request),
+        "manifest": json.dumps(run.manifest, indent=2),
+        "configuration": json.dumps(run.request, indent=2),
+        "fit_files": [f"fits/{method}-seed{run.seeds[0]}.nc" for method in methods],
+        "explain": explain_score,
+        "looks": plots.looks(methods),
+        "glossary": glossary([*_scores(joined), "verdict", "probability better", "R-hat", "ESS", "Pareto k-hat"]),
+        "BEST": BEST,
+        "TIED": TIED,
+        "POOR": POOR,
+        "several_seeds": len(run.seeds) > 1,
+    }
+    bare = render_page("report.html", figures=[], left_out=[], **facts)
+    figures, left_out = embed(run.folder / "figures", methods, MOST_BYTES - len(bare.encode()) - 100_000)
+    return render_page("report.html", figures=_grouped(figures), left_out=left_out, **facts)
+
+
+def render_page(template: str, **facts: Any) -> str:
+    """Fill in one of the templates of page/, with style and script inside."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(PAGE_FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["slug"] = slug
+    inside = {name: Markup((PAGE_FOLDER / f"page.{name}").read_text(encoding="utf-8")) for name in ("css", "js")}
+    return environment.get_template(template).render(**inside, **facts)
+
+
+def slug(text: str) -> str:
+    """Return a text as a part of an address inside the page.
+
+    Example:
+        >>> slug("AUROC, 1 − confidence")
+        'auroc-1-confidence'
+    """
+    return "-".join(re.findall(r"\w+", text.lower()))
+
+
+def _grouped(figures: Sequence[Embedded]) -> list[tuple[str, list[list[Embedded]]]]:
+    """Return the figures by group, those of one kind (a method each) together."""
+    groups: dict[str, dict[str, list[Embedded]]] = {}
+    for figure in figures:
+        kinds = groups.setdefault(figure.caption.group, {})
+        kind = find_caption(figure.caption.stem)
+        assert kind is not None
+        kinds.setdefault(kind.stem, []).append(figure)
+    return [(group, list(kinds.values())) for group, kinds in groups.items()]
+
+
+def _scores(joined: pd.DataFrame) -> list[str]:
+    """Return the names of all scores that the page shows, without those of single sites."""
+    return list(dict.fromkeys(score for score in joined["score"] if ":" not in score))
+
+
+def _question(run: FinishedRun) -> str:
+    methods = list(run.settings)
+    against = (
+        f"What does cheap inference cost against {REFERENCE}?" if REFERENCE in methods else "Which method is better?"
+    )
+    inside = run.scored_on
+    foreign = len(run.summary["sets"]) - 1
+    at = f", at seeds {', '.join(map(str, run.seeds))}" if len(run.seeds) > 1 else ""
+    other = f" and {foreign} set{'s' if foreign > 1 else ''} of rows from elsewhere" if foreign else ""
+    return (
+        f"{against} {', '.join(methods)} {'were' if len(methods) > 1 else 'was'} fitted to the same "
+        f"{run.training_rows:,} rows of {run.data} with the same model, {run.model}, and the same prior, and scored on "
+        f"the same {run.summary['sets'][inside]:,} {inside} rows{other}{at}."
+    )
+
+
+def _answers(run: FinishedRun, table: Board) -> list[str]:
+    """Return what the board says, in sentences that hold nothing but its numbers."""
+    found = []
+    if REFERENCE in run.settings:
+        records = run.summary["fits"][REFERENCE]
+        bad = [str(seed) for seed, r in zip(run.seeds, records, strict=True) if r["verdict"] == UNCONVERGED]
+        found.append(
+            f"{REFERENCE} converged: it is the reference that the others are held against."
+            if not bad
+            else f"{REFERENCE} is unconverged{f' at seed {", ".join(bad)}' if len(run.seeds) > 1 else ''}: there is no "
+            "reference, and it stands here as one predictor among others."
+        )
+    for place, column in enumerate(table.columns):
+        if column.part or column.score not in FIRST_QUESTIONS:
+            continue
+        by_mark = {
+            mark: [f"{line.label} ({line.cells[place].text})" for line in table.lines if line.cells[place].mark == mark]
+            for mark in (BEST, TIED)
+        }
+        if by_mark[BEST]:
+            tied = f"; tied with it: {', '.join(by_mark[TIED])}" if by_mark[TIED] else "; no other is tied with it"
+            found.append(f"Best {column.score}: {', '.join(by_mark[BEST])}{tied}.")
+    passes = {
+        line.label: c.value
+        for line in table.lines
+        for c, of in zip(line.cells, table.columns, strict=True)
+        if of.score == "passes over the data"
+    }
+    if REFERENCE in passes and len(passes) > 1:
+        ratios = {name: passes[REFERENCE] / spent for name, spent in passes.items() if name != REFERENCE and spent}
+        if len(ratios) > MOST_NAMED:  # the ends alone: the board has all
+            ends = (min(ratios, key=ratios.__getitem__), max(ratios, key=ratios.__getitem__))
+            ratios = {name: ratios[name] for name in ends}
+        times = " and ".join(f"{ratio:,.3g} times those of {name}" for name, ratio in ratios.items())
+        found.append(f"Passes over the data: {REFERENCE} took {times}.")
+    if run.request["quick"]:
+        found.append("The budgets were too small to conclude from (--quick).")
+    return found
+
+
+def _set_up(run: FinishedRun) -> list[tuple[str, str]]:
+    """Return what was run, as terms and their descriptions."""
+    summary, sets = run.summary, run.summary["sets"]
+    about: Mapping[str, str] = summary.get("about_sets", {})
+    graded = {part for parts in summary.get("shifts", {}).values() for part in parts}
+    terms = [
+        ("Data", summary.get("description") or run.data),
+        *[("Note", note) for note in summary.get("notes", ())],
+        ("Rows", f"{run.training_rows:,} to train on, {sets[run.scored_on]:,} to score on ({run.scored_on})"),
+        *[
+            (f"OOD: {part}", f"{about[part]} ({sets[part]:,} rows)" if part in about else f"{sets[part]:,} rows")
+            for part in sets
+            if part != run.scored_on and part not in graded
+        ],
+        *[(f"Shift: {shift}", f"severities 1 to {len(parts)}") for shift, parts in summary.get("shifts", {}).items()],
+        ("Model", f"{run.model}: {_settings(run.options)}"),
+        *[(f"Method: {name}", _settings(settings)) for name, settings in run.settings.items()],
+        ("Seeds", ", ".join(map(str, run.seeds))),
+    ]
+    budget = run.request.get("budget")
+    if budget:
+        terms.append(("Budget", f"at most {budget['amount']:g} {budget['unit']} a method"))
+    manifest = run.manifest
+    made = f"{manifest.get('processor', '')}, {manifest['visible_cores']} cores, {manifest['device']}, {run.precision}"
+    terms.append(("Made on", f"{manifest['written'][:10]}, {made}".replace(" ,", "")))
+    return terms
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    shown = {name: value for name, value in settings.items() if name != "class" and value is not None}
+    return ", ".join(f"{name} {show_value(value)}" for name, value in shown.items())
