@@ -1,7 +1,7 @@
 # make compare and make test do all of their own set-up: a virtual environment with the pinned dependencies.
 
 .DEFAULT_GOAL := help
-.PHONY: help compare atlas test check validate setup lock format clean
+.PHONY: help compare atlas gallery test check validate setup lock format clean
 
 # The first interpreter of at least 3.12; `make PYTHON=/path/to/python` names another.
 PYTHON ?= $(shell for p in python3.12 python3.13 python3 python python3.14; do \
@@ -12,6 +12,7 @@ READY := .venv/.ready
 help:
 	@echo "make compare   fit digits by NUTS, SVI and Bayes-by-Backprop, print the scoreboard (about 2 minutes)"
 	@echo "make atlas     every bundled data set, model and method, three seeds (under an hour on 2 cores)"
+	@echo "make gallery   every figure from real runs, on one page (about 10 minutes)"
 	@echo "make test      the tests"
 	@echo "make validate  the statistical checks over many fits, which the tests leave out (minutes each)"
 	@echo "make check     linter, formatter, type checker"
@@ -23,6 +24,9 @@ compare: $(READY)
 
 atlas: $(READY)
 	$(BIN)/python -m hmcvi.benchmarks.atlas --publish benchmarks/results/atlas $(ARGS)
+
+gallery: $(READY)
+	$(BIN)/python -m hmcvi.benchmarks.gallery --publish benchmarks/results/gallery $(ARGS)
 
 test: $(READY)
 	MPLBACKEND=Agg $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)

@@ -276,7 +276,8 @@ def _add_compare_options(parser: argparse.ArgumentParser) -> None:
         "Default: runs/DATA-MODEL-HASH; of several data sets each has FOLDER/DATA",
     )
     where.add_argument("--quick", action="store_true", help="tiny budgets, to see that all works")
-    where.add_argument("--quiet", action="store_true", help="print the scoreboard only")
+    where.add_argument("--no-figures", action="store_true", help="draw no figures: they take half a minute")
+    where.add_argument("--quiet", action="store_true", help="show no progress: print the scoreboard only")
     _add_require_converged(where)
 
 
@@ -327,7 +328,13 @@ def _compare(options: argparse.Namespace) -> int:
     from .several import compare_several
 
     experiments = [experiment, *(dataclasses.replace(experiment, data=data) for data in options.data[1:])]
-    fault = compare_several(experiments, options.out, quiet=options.quiet, require_converged=options.require_converged)
+    fault = compare_several(
+        experiments,
+        options.out,
+        figures=not options.no_figures,
+        quiet=options.quiet,
+        require_converged=options.require_converged,
+    )
     return _unconverged(fault)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from .table import COLUMNS, print_scoreboard
 __all__ = ["compare"]
 
 
-def compare(experiment: Experiment, out: Path | None = None, *, quiet: bool = False) -> Path:
+def compare(experiment: Experiment, out: Path | None = None, *, figures: bool = True, quiet: bool = False) -> Path:
     """Run an experiment, print its scoreboard and return its folder.
 
     Fits that an earlier run of the same experiment finished in the folder are read, not repeated.
@@ -42,6 +43,7 @@ def compare(experiment: Experiment, out: Path | None = None, *, quiet: bool = Fa
     Arguments:
         experiment: what to run.
         out: the run folder; runs/<data>-<model>-<hash> by default.
+        figures: whether to draw any.
         quiet: print nothing but the scoreboard.
 
     Raises:
@@ -131,7 +133,8 @@ def compare(experiment: Experiment, out: Path | None = None, *, quiet: bool = Fa
     }
     folder.write_table("table", frame)
     folder.write_table("differences", differences)
-    if (compared := compare_methods(left_out_rows)) is not None:
+    compared = compare_methods(left_out_rows)
+    if compared is not None:
         folder.write_table("loo", compared)
     folder.write_json("summary.json", summary)
     made = {
@@ -143,13 +146,19 @@ def compare(experiment: Experiment, out: Path | None = None, *, quiet: bool = Fa
     }
     folder.write_manifest(experiment, {seed: data for seed, (data, _) in loaded.items()}, made)
     assert shown is not None
-    say.print("drawing figures")
-    draw_figures(folder.path / "figures", first, loaded[experiment.seeds[0]][1], *shown)
+    further: dict[str, Callable[[], Any]] = {}
     if experiment.budget is not None:
+        unit = experiment.budget.unit
         curve = pd.DataFrame([row for row in spent if row[1] in records], columns=list(BUDGET_COLUMNS))
         folder.write_table("budget", curve)
-        figure = plots.score_against_budget(budget_curves(curve, experiment.budget.unit), unit=experiment.budget.unit)
-        plots.save(figure, folder.path / "figures" / "budget")
+        further["budget"] = partial(plots.score_against_budget, budget_curves(curve, unit), unit=unit)
+    if compared is not None and (compared["seed"] == experiment.seeds[0]).sum() > 1:
+        further["loo"] = partial(plots.model_comparison, compared[compared["seed"] == experiment.seeds[0]])
+    if figures:
+        say.print("drawing figures")
+        faults = draw_figures(folder.path / "figures", first, loaded[experiment.seeds[0]][1], *shown, further)
+        for stem, reason in faults.items():
+            say.print(f"no figure {stem}: {reason}")
     print_scoreboard(frame, summary)
     page = write_report(folder.path)
     say.print(f"\nposteriors, tables and figures: {folder.path}\nreport: {page}")

@@ -87,14 +87,15 @@ class Evaluation:
         rows: the scores.
         predictions: predictive distribution at the test rows.
         num_draws: posterior draws that the scores average over.
-        uncertainty: total entropy by set (row,), the test set first, in nats.
+        uncertainty: by measure ("entropy", "mutual information", ...) and set, the test set first: (row,), entropies
+            in nats.
         convergence: the verdict on a sampler; None for the variational methods.
     """
 
     rows: list[Row]
     predictions: ClassPredictive | NormalPredictive
     num_draws: int
-    uncertainty: Mapping[str, np.ndarray]
+    uncertainty: Mapping[str, Mapping[str, np.ndarray]]
     convergence: Convergence | None
 
 
@@ -113,11 +114,12 @@ def evaluate(fit: Fit, data: Dataset, foreign: list[OODSet]) -> Evaluation:
     if fit.location is not None and fit.num_draws > 1:
         mean = _scores(_predict(at_posterior_mean(fit), data, data.x_test), data, data.y_test)
         rows += mean.rows(POSTERIOR_MEAN, mean.under_shift)
-    uncertainty = {data.scored_on: inside.uncertainties(None)["entropy"]}
+    uncertainty = {measure: {data.scored_on: of} for measure, of in inside.uncertainties(None).items()}
     for ood_set in foreign:
         predictions = _predict(thinned, data, ood_set.x)  # no y: no score of it takes a draw's own likelihood
         outside = _scores(predictions, data, ood_set.y)
-        uncertainty[ood_set.name] = outside.uncertainties(None)["entropy"]
+        for measure, of in outside.uncertainties(None).items():
+            uncertainty[measure][ood_set.name] = of
         rows += _ood_rows(ood_set.name, inside, outside)
         if ood_set.y is not None:
             rows += outside.rows(ood_set.name, outside.under_shift)

@@ -1,28 +1,33 @@
-"""The figures of a run, from its fits and their evaluations."""
+"""The figures of a run's predictions, and all figures of a run in their files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import arviz as az
 import numpy as np
 
 from hmcvi import inference, plots
-from hmcvi.inference import ClassPredictive, Fit, NormalPredictive, predict, scores
+from hmcvi.inference import ClassPredictive, Fit, NormalPredictive, predict, predict_draws, scores
 
 from .datasets import Dataset
-from .evaluate import Evaluation, Row
+from .evaluate import Evaluation, Row, row_scores
+from .figures_of_fits import fit_figures
 from .ood import OODSet
 from .shifts import LEVELS
 
 __all__ = ["draw_figures"]
 
-MOST_WEIGHTS = 1_000_000
-"""Weights that a histogram is made of at most."""
+Named = Iterator[tuple[str, Callable[[], Any]]]
+"""Stems of files, each with what draws its figure."""
 
 GRID_ROWS = 200
 """Inputs at which the bands of a one-dimensional regression are drawn."""
+
+MOST_INPUTS = 6
+"""Inputs shown on either side of the most and the least certain ones."""
 
 
 def draw_figures(
@@ -31,8 +36,9 @@ def draw_figures(
     foreign: Sequence[OODSet],
     fits: Mapping[str, Fit],
     evaluations: Mapping[str, Evaluation],
-) -> list[Path]:
-    """Draw every figure that suits the data, each as PNG and SVG, and return their paths.
+    further: Mapping[str, Callable[[], Any]],
+) -> dict[str, str]:
+    """Draw every figure that suits the data, each as PNG and SVG.
 
     Arguments:
         folder: where to write.
@@ -40,75 +46,102 @@ def draw_figures(
         foreign: its OOD sets.
         fits: fits by method.
         evaluations: their evaluations by method.
+        further: what draws other figures, by the stem of their files.
+
+    Returns:
+        By stem why a figure could not be drawn: a run of hours does not fail on a picture.
     """
-    paths: list[Path] = []
+    faults: dict[str, str] = {}
+    figures = [
+        *_calibration(data, evaluations),
+        *_inputs(data, fits, evaluations),
+        *_detection(data, foreign, evaluations),
+        *fit_figures(fits, evaluations),
+        *further.items(),
+    ]
+    for stem, draw in figures:
+        try:
+            plots.save(draw(), folder / stem)
+        except ValueError as error:
+            faults[stem] = str(error)
+    return faults
 
-    def save(figure: object, name: str) -> None:
-        paths.extend(plots.save(figure, folder / name))
 
-    predictions = {name: evaluation.predictions for name, evaluation in evaluations.items()}
-    classes = {name: p for name, p in predictions.items() if isinstance(p, ClassPredictive)}
-    normals = {name: p for name, p in predictions.items() if isinstance(p, NormalPredictive)}
+def _calibration(data: Dataset, evaluations: Mapping[str, Evaluation]) -> Named:
+    """Do probabilities mean what they say?"""
+    classes, normals = _classes(evaluations), _normals(evaluations)
     if classes:
-        save(plots.reliability({name: p.probs for name, p in classes.items()}, data.y_test), "reliability")
+        probs = {name: predictions.probs for name, predictions in classes.items()}
+        yield "reliability", partial(plots.reliability, probs, data.y_test)
+        yield "confidence", partial(plots.confidence_histograms, probs, data.y_test)
     if normals:
-        save(plots.interval_coverage({name: _pit(p, data) for name, p in normals.items()}), "coverage")
-        if data.x_train.shape[1:] == (1,):
-            save(_bands(data, fits), "bands")
-    curves = _severity_curves(evaluations, foreign, data.scored_on)
-    shown = [data.scored_on, *(ood_set.name for ood_set in foreign if ood_set.shift not in curves)]
-    uncertainty = {
-        name: {part: evaluation.uncertainty[part] for part in shown} for name, evaluation in evaluations.items()
-    }
-    if len(next(iter(uncertainty.values()))) > 1:
+        pit = {name: _pit(predictions, data) for name, predictions in normals.items()}
+        yield "coverage", partial(plots.interval_coverage, pit)
+    score, label = ("accuracy", "error rate") if classes else ("squared error", "mean squared error (target's unit²)")
+    losses = {name: row_scores(evaluation.predictions, data)[score] for name, evaluation in evaluations.items()}
+    if classes:
+        losses = {name: 1 - right for name, right in losses.items()}
+    entropies = {name: evaluation.uncertainty["entropy"][data.scored_on] for name, evaluation in evaluations.items()}
+    yield "rejection", partial(plots.rejection_curves, entropies, losses, ylabel=label)
+
+
+def _inputs(data: Dataset, fits: Mapping[str, Fit], evaluations: Mapping[str, Evaluation]) -> Named:
+    """Predictions, input by input."""
+    if _normals(evaluations) and data.x_train.shape[1:] == (1,):
+        yield "bands", lambda: _bands(data, fits)
+    classes = _classes(evaluations)
+    if not classes:
+        return
+    entropies = {name: evaluation.uncertainty["entropy"][data.scored_on] for name, evaluation in evaluations.items()}
+    first = next(iter(evaluations))
+    chosen = _from_sure_to_unsure(entropies[first])
+    yield "probabilities", lambda: _probabilities(data, fits, classes[first], chosen)
+    if data.image_shape is None:
+        return
+    number = min(MOST_INPUTS, len(data.x_test))
+    images = data.x_test.reshape(len(data.x_test), *data.image_shape)
+    names = _class_names(data, classes[first])
+    labels = [names[label] for label in data.y_test]
+    yield "certain", partial(plots.certain_inputs, images, entropies, labels=labels, num_inputs=number)
+    for name, fit in fits.items():
+        if fit.num_chains * fit.num_draws > 1:  # one draw has no spread to hold an influence against
+            yield f"importance-{name}", partial(_importance, fit, classes[name], data, chosen)
+
+
+def _detection(data: Dataset, foreign: Sequence[OODSet], evaluations: Mapping[str, Evaluation]) -> Named:
+    """Does it know what it does not know?"""
+    inside = data.scored_on
+    curves = _severity_curves(evaluations, foreign, inside)
+    shown = [inside, *(ood_set.name for ood_set in foreign if ood_set.shift not in curves)]
+    if len(shown) > 1:
         limit = np.log(data.num_classes) if data.num_classes else None
-        save(plots.entropy_histograms(uncertainty, in_distribution=data.scored_on, max_entropy=limit), "entropy")
-    trees = {name: az.from_dict({"posterior": dict(fit.draws)}) for name, fit in fits.items()}
-    save(plots.forest(trees), "forest")
-    for name, fit in fits.items():
-        if fit.stats and fit.num_chains > 1:
-            save(plots.rank(trees[name]), f"rank-{name}")
+        for measure, stem in (("entropy", "entropy"), ("mutual information", "mutual-information")):
+            found = {
+                name: {part: evaluation.uncertainty[measure][part] for part in shown}
+                for name, evaluation in evaluations.items()
+                if measure == "entropy" or evaluation.num_draws > 1
+            }
+            if not found:
+                continue
+            label = f"{'predictive ' if measure == 'entropy' else ''}{measure} (nats)"
+            limits = {"max_entropy": limit} if measure == "entropy" else {}
+            yield stem, partial(plots.entropy_histograms, found, in_distribution=inside, xlabel=label, **limits)
+            if measure == "entropy":
+                yield "roc", partial(plots.roc, found, in_distribution=inside)
     for shift, methods in curves.items():
-        save(plots.severity_curves(methods, shift=shift), f"shift-{shift}")
-    kernels = {name: _kernels(fit) for name, fit in fits.items()}
-    if all(kernels.values()):
-        save(plots.weight_histograms(kernels), "weights")
-    gaussian = {name: fit for name, fit in fits.items() if fit.scale is not None and kernels[name]}
-    if gaussian:
-        ratios = {name: inference.signal_to_noise(fit) for name, fit in gaussian.items()}
-        save(
-            plots.signal_to_noise(
-                {name: {layer: of[f"{layer}.kernel"].ravel() for layer in kernels[name]} for name, of in ratios.items()}
-            ),
-            "signal-to-noise",
-        )
-    if classes and data.image_shape is not None:
-        chosen = _from_sure_to_unsure(next(iter(evaluations.values())).uncertainty[data.scored_on])
-        for name, fit in fits.items():
-            if fit.num_chains * fit.num_draws == 1:
-                continue  # one draw has no spread to hold an influence against
-            save(_importance(fit, classes[name], data, chosen), f"importance-{name}")
-    losses: dict[str, dict[str, np.ndarray]] = {}
-    for name, fit in fits.items():
-        if fit.losses is not None:
-            losses.setdefault(fit.method.loss_name, {})[name] = fit.losses
-    for quantity, traces in losses.items():
-        stem = "loss" if quantity == "negative ELBO" else f"loss-{quantity.replace(' ', '-')}"
-        save(plots.loss_curves(traces, quantity=quantity), stem)
-    return paths
+        yield f"shift-{shift}", partial(plots.severity_curves, methods, shift=shift)
 
 
-def _kernels(fit: Fit) -> dict[str, np.ndarray]:
-    """Return draws of each layer's kernel (weight,), as many as a histogram needs."""
-    kernels = {}
-    for site, draws in fit.draws.items():
-        layer, dot, part = site.rpartition(".")
-        if dot and part == "kernel":
-            size = int(np.prod(draws.shape[2:]))
-            step = max(1, draws.shape[0] * draws.shape[1] * size // MOST_WEIGHTS)
-            flat = np.asarray(draws[:, ::step]).ravel()
-            kernels[layer] = flat[:: -(-len(flat) // MOST_WEIGHTS)]
-    return kernels
+def _classes(evaluations: Mapping[str, Evaluation]) -> dict[str, ClassPredictive]:
+    return {name: e.predictions for name, e in evaluations.items() if isinstance(e.predictions, ClassPredictive)}
+
+
+def _normals(evaluations: Mapping[str, Evaluation]) -> dict[str, NormalPredictive]:
+    return {name: e.predictions for name, e in evaluations.items() if isinstance(e.predictions, NormalPredictive)}
+
+
+def _class_names(data: Dataset, predictions: ClassPredictive) -> Sequence[str]:
+    return data.class_names or tuple(map(str, range(predictions.probs.shape[1])))
 
 
 def _from_sure_to_unsure(entropy: np.ndarray) -> np.ndarray:
@@ -117,19 +150,40 @@ def _from_sure_to_unsure(entropy: np.ndarray) -> np.ndarray:
     return order[[0, len(order) // 2, 9 * len(order) // 10, -1]]
 
 
+def _labels(data: Dataset, predictions: ClassPredictive, rows: np.ndarray) -> list[str]:
+    """Return for each row its class and its prediction."""
+    names = _class_names(data, predictions)
+    return [
+        f"{names[y]}, predicted\n{names[p.argmax()]} at {p.max():.2f}"
+        for y, p in zip(data.y_test[rows], predictions.probs[rows], strict=True)
+    ]
+
+
+def _probabilities(
+    data: Dataset, fits: Mapping[str, Fit], predictions: ClassPredictive, rows: np.ndarray
+) -> np.ndarray:
+    """Draw each method's class probabilities of these test rows with their intervals over draws."""
+    draws = {name: predict_draws(fit, data.x_test[rows]) for name, fit in fits.items()}
+    labels = [label.replace("\n", " ") for label in _labels(data, predictions, rows)]
+    if data.image_shape is None:
+        images, labels = None, [f"test row {row}: {label}" for row, label in zip(rows, labels, strict=True)]
+    else:
+        images = data.x_test[rows].reshape(len(rows), *data.image_shape)
+    return plots.class_probabilities(
+        {name: of.reshape(-1, *of.shape[2:]) for name, of in draws.items()},
+        images=images,
+        labels=labels,
+        class_names=_class_names(data, predictions),
+    )
+
+
 def _importance(fit: Fit, predictions: ClassPredictive, data: Dataset, rows: np.ndarray) -> np.ndarray:
     """Draw which pixels the prediction of these test rows hangs on."""
     assert data.image_shape is not None
     shape = (len(rows), *data.image_shape)
-    probs = predictions.probs[rows]
-    found = inference.feature_importance(fit, data.x_test[rows], probs.argmax(1))
-    names = data.class_names or tuple(map(str, range(probs.shape[1])))
-    labels = [
-        f"{names[y]}, predicted\n{names[p.argmax()]} at {p.max():.2f}"
-        for y, p in zip(data.y_test[rows], probs, strict=True)
-    ]
+    found = inference.feature_importance(fit, data.x_test[rows], predictions.probs[rows].argmax(1))
     images, mean, sd = (np.asarray(array).reshape(shape) for array in (data.x_test[rows], found.mean, found.sd))
-    return plots.feature_importance(images, mean, sd, labels=labels)
+    return plots.feature_importance(images, mean, sd, labels=_labels(data, predictions, rows))
 
 
 def _severity_curves(

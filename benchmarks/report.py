@@ -174,7 +174,7 @@ def _answers(run: FinishedRun, table: Board) -> list[str]:
         if of.score == "passes over the data"
     }
     if REFERENCE in passes and len(passes) > 1:
-        ratios = {name: passes[REFERENCE] / spent for name, spent in passes.items() if name != REFERENCE and spent}
+        ratios = {name: passes[REFERENCE] / spent for name, spent in passes.items() if name != REFERENCE}
         if len(ratios) > MOST_NAMED:  # the ends alone: the board has all
             ends = (min(ratios, key=ratios.__getitem__), max(ratios, key=ratios.__getitem__))
             ratios = {name: ratios[name] for name in ends}

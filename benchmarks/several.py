@@ -24,6 +24,7 @@ def compare_several(
     experiments: Sequence[Experiment],
     out: Path | None = None,
     *,
+    figures: bool = True,
     quiet: bool = False,
     require_converged: bool = False,
 ) -> str:
@@ -33,6 +34,7 @@ def compare_several(
         experiments: what to run; of one, everything is as `compare` does it.
         out: the run folder of one experiment; of several, the folder of their run folders, each named after its data.
             runs/<data>-<model>-<hash> by default.
+        figures: whether to draw any.
         quiet: print nothing but the tables.
         require_converged: whether the reference must be there, and is asked for its convergence.
 
@@ -55,7 +57,7 @@ def compare_several(
     finished, failures = [], []
     for experiment, folder in zip(experiments, folders, strict=True):
         try:
-            finished.append(compare(experiment, folder, quiet=quiet))
+            finished.append(compare(experiment, folder, figures=figures, quiet=quiet))
         except FitError as error:
             if not several:
                 raise

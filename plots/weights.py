@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike
 
 from . import style
@@ -75,6 +75,10 @@ def weight_histograms(
                 fontsize=6,
                 color=style.text_color(color),
             )
+        if notes:  # room for them above the lines
+            bottom, top = ax.get_ylim()
+            ax.set_ylim(bottom, top * (top / bottom) ** (0.05 + 0.12 * len(notes)))
+        ax.yaxis.set_minor_formatter(NullFormatter())
         ax.set(title=layer, xlim=(low, high))
         ax.xaxis.set_major_locator(MaxNLocator(5))
     _finish(axes, len(layers), checked, "weight", "density", own_figure=own_figure)

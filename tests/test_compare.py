@@ -43,6 +43,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     command = [sys.executable, "-m", "hmcvi.benchmarks.cli", *QUICK, "--seeds", "0", "1", "--out", "wine"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
+    assert "no figure" not in done.stderr
     return folder / "wine", done.stdout
 
 
@@ -74,11 +75,12 @@ def test_folder_holds_trees_tables_configuration_and_figures(finished: tuple[Pat
     assert manifest["data_hash"] == {str(seed): load("wine", seed=seed).data_hash for seed in (0, 1)}
     assert manifest["device_count"] == 2  # one for each chain of --quick
     figures = {path.name for path in (folder / "figures").iterdir()}
-    assert figures == {
-        f"{name}.{ending}"
-        for name in ("reliability", "entropy", "forest", "rank-nuts", "loss", "weights", "signal-to-noise")
-        for ending in ("png", "svg")
-    }
+    predictions = "reliability confidence rejection probabilities entropy mutual-information roc".split()
+    posteriors = "forest marginals ridge pairs weights pruning signal-to-noise".split()
+    fits = "convergence rank-nuts trace-nuts energy-nuts loss".split()
+    assert figures == {f"{name}.{ending}" for name in predictions + posteriors + fits for ending in ("png", "svg")}
+    page = (folder / "report.html").read_text()
+    assert page.count("<img ") == len(figures) / 2
 
 
 def test_trees_are_arviz_trees_of_the_same_sites(finished: tuple[Path, str]) -> None:
@@ -194,7 +196,7 @@ def test_regression_on_a_curve_draws_bands(tmp_path: Path, capsys: pytest.Captur
     assert cli.main([*command, "--quiet", "--out", str(out)]) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
-    assert {"bands.png", "coverage.png", "loss.png", "forest.png", "entropy.png"} <= {
+    assert {f"{name}.png" for name in ("bands", "coverage", "rejection", "loss", "forest", "entropy", "roc")} <= {
         path.name for path in (out / "figures").iterdir()
     }
     table = pd.read_csv(out / "table.csv").set_index(["set", "method", "score"])
@@ -374,7 +376,8 @@ def test_map_and_ensemble_stand_on_the_board(baselines: tuple[Path, str]) -> Non
     assert "at the posterior mean" not in printed
     figures = {path.stem for path in (folder / "figures").iterdir()}
     # What they minimise is no ELBO, and neither has a sigma for a weight.
-    assert figures == {"reliability", "forest", "weights", "loss-negative-log-joint"}
+    found = "reliability confidence rejection probabilities forest marginals ridge pairs weights".split()
+    assert figures == {*found, "loss-negative-log-joint"}
 
 
 def test_one_draw_has_no_monte_carlo_error_and_no_epistemic_entropy(baselines: tuple[Path, str]) -> None:

@@ -226,10 +226,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     with pytest.MonkeyPatch.context() as patch:
         printed = io.StringIO()
         patch.setattr("sys.stdout", printed)
-        patch.setattr(
-            "hmcvi.benchmarks.compare.draw_figures", lambda *arguments: None
-        )  # seconds that show nothing here
-        command = ["compare", "--data", "wine", "breast_cancer", *SEVERAL, "--quiet", "--out", str(out)]
+        command = ["compare", "--data", "wine", "breast_cancer", *SEVERAL, "--no-figures", "--quiet", "--out", str(out)]
         assert cli.main(command) == 0
     return out, printed.getvalue()
 
