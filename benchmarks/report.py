@@ -168,10 +168,10 @@ def _answers(run: FinishedRun, table: Board) -> list[str]:
             tied = f"; tied with it: {', '.join(by_mark[TIED])}" if by_mark[TIED] else "; no other is tied with it"
             found.append(f"Best {column.score}: {', '.join(by_mark[BEST])}{tied}.")
     passes = {
-        line.label: c.value
+        line.label: cell.value
         for line in table.lines
-        for c, of in zip(line.cells, table.columns, strict=True)
-        if of.score == "passes over the data"
+        for cell, of in zip(line.cells, table.columns, strict=True)
+        if of.score == "passes over the data" and cell.value
     }
     if REFERENCE in passes and len(passes) > 1:
         ratios = {name: passes[REFERENCE] / spent for name, spent in passes.items() if name != REFERENCE}

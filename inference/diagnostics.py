@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,9 @@ from scipy.special import ndtri
 from scipy.stats import rankdata
 
 from .base import Fit
-from .predict import predict, predict_draws
+from .predict import ClassPredictive, predict, predict_draws
 
-__all__ = ["Convergence", "bulk_ess", "convergence", "ebfmi", "rank_rhat", "tail_ess", "verdict"]
+__all__ = ["Convergence", "FunctionSpace", "bulk_ess", "convergence", "ebfmi", "rank_rhat", "tail_ess", "verdict"]
 
 RHAT_LIMIT = 1.01
 """Vehtari et al. (2021), section 4."""
@@ -45,6 +45,43 @@ PROBABILITY_ROWS = 32
 """Held-out rows whose predictive probabilities of every class are judged, beside all row log-likelihoods."""
 
 
+@dataclass(frozen=True, eq=False)
+class FunctionSpace:
+    """How well chains agree on the function values of one kind, value by value.
+
+    Attributes:
+        rhat: rank-normalised split R-hat (value,); NaN where nothing moves or a draw is not finite.
+        ess_bulk: bulk effective sample size (value,), of all chains together.
+        ess_tail: the same of the tails.
+        num_chains: chains behind them.
+    """
+
+    rhat: Float[np.ndarray, " value"]
+    ess_bulk: Float[np.ndarray, " value"]
+    ess_tail: Float[np.ndarray, " value"]
+    num_chains: int
+
+    @classmethod
+    def of(cls, values: Float[np.ndarray, "chain draw value"]) -> FunctionSpace:
+        """Return what chains of function values (chain, draw, value) say of each value."""
+        return cls(rank_rhat(values), bulk_ess(values), tail_ess(values), len(values))
+
+    @property
+    def judged_rhat(self) -> float:
+        """R-hat that 95 % of the values stay below; infinite where that is one of NaN."""
+        return -_all_but_tail(-self.rhat)
+
+    @property
+    def judged_ess_bulk(self) -> float:
+        """Bulk effective sample size that 95 % of the values exceed; at least 0."""
+        return max(_all_but_tail(self.ess_bulk), 0.0)
+
+    @property
+    def judged_ess_tail(self) -> float:
+        """The same of the tails."""
+        return max(_all_but_tail(self.ess_tail), 0.0)
+
+
 @dataclass(frozen=True)
 class Convergence:
     """The verdict on a sampler, and the numbers behind it.
@@ -60,6 +97,8 @@ class Convergence:
             whose moves it could be read from.
         divergences: divergent draws after warm-up.
         num_values: function values judged.
+        by_kind: what the chains say of every function value judged, by kind: "log-likelihoods", and "probabilities"
+            or "means and sds".
     """
 
     converged: bool
@@ -70,6 +109,7 @@ class Convergence:
     ebfmi: float
     divergences: int
     num_values: int
+    by_kind: Mapping[str, FunctionSpace] = field(default_factory=dict, repr=False, compare=False)
 
 
 def convergence(fit: Fit, x: Any, y: Any) -> Convergence | None:
@@ -87,11 +127,13 @@ def convergence(fit: Fit, x: Any, y: Any) -> Convergence | None:
     """
     if not fit.stats:
         return None
-    log_likelihood = predict(fit, x, y).log_likelihood
-    assert log_likelihood is not None
+    predictions = predict(fit, x, y)
+    assert predictions.log_likelihood is not None
     outputs = predict_draws(fit, x[:PROBABILITY_ROWS])
+    kind = "probabilities" if isinstance(predictions, ClassPredictive) else "means and sds"
     stats = {name: np.asarray(fit.stats[name]) for name in ("energy", "diverging") if name in fit.stats}
-    judged = verdict([log_likelihood, outputs.reshape(*outputs.shape[:2], -1)], **stats)
+    kinds = {"log-likelihoods": predictions.log_likelihood, kind: outputs.reshape(*outputs.shape[:2], -1)}
+    judged = verdict(kinds, **stats)
     if "energy_variance" in fit.stats:
         judged = _unadjusted(judged, float(np.median(fit.stats["energy_variance"], axis=1).max()), fit.method)
     if fit.ended_in_warmup is None:
@@ -111,34 +153,40 @@ def _unadjusted(judged: Convergence, energy_variance: float, method: Any) -> Con
 
 
 def verdict(
-    kinds: Sequence[Float[np.ndarray, "chain draw value"]],
+    kinds: Mapping[str, Float[np.ndarray, "chain draw value"]] | Sequence[Float[np.ndarray, "chain draw value"]],
     energy: Float[np.ndarray, "chain draw"] | None = None,
     diverging: np.ndarray | None = None,
 ) -> Convergence:
     """Judge chains by function values (chain, draw, value), energies (chain, draw) and divergences (chain, draw).
 
-    The values are of one kind or of several, each of which must pass. Energies are None for a sampler that has none,
-    and divergences for one that cannot diverge: neither is judged then.
+    The values are of one kind or of several, by name or in a sequence, each of which must pass. Energies are None for
+    a sampler that has none, and divergences for one that cannot diverge: neither is judged then.
     """
-    num_chains, num_draws, _ = kinds[0].shape
+    named = kinds if isinstance(kinds, Mapping) else {f"kind {place}": values for place, values in enumerate(kinds)}
+    num_chains, num_draws, _ = next(iter(named.values())).shape
     if num_draws < 4:
         raise ValueError(f"{num_draws} draws a chain: convergence needs at least 4")
     # A value that is one constant in all chains depends on no site, as a known noise scale does: nothing to judge.
     # Where every value is so, the chains are stuck at one point, and R-hat, 0 / 0 there, counts as the worst. A value
     # that is not finite in every draw is not dropped: its R-hat is NaN, which is the worst too.
     with np.errstate(invalid="ignore"):
-        moving = [values[..., ~(np.ptp(values, axis=(0, 1)) == 0)] for values in kinds]
-    num_values = sum(values.shape[2] for values in moving)
-    not_finite = sum(int((~np.isfinite(values).all(axis=(0, 1))).sum()) for values in moving)
+        moving = {name: values[..., ~(np.ptp(values, axis=(0, 1)) == 0)] for name, values in named.items()}
+    num_values = sum(values.shape[2] for values in moving.values())
+    not_finite = sum(int((~np.isfinite(values).all(axis=(0, 1))).sum()) for values in moving.values())
     if not_finite:  # one kind of it, which no rank or quantile has an opinion on
-        moving = [np.where(np.isfinite(values), values, np.nan) for values in moving]
-    kinds = [values for values in moving if values.shape[2]] or kinds
-    rhat = -min(_all_but_tail(-rank_rhat(values)) for values in kinds)
-    ess_bulk = max(min(_all_but_tail(bulk_ess(values)) for values in kinds), 0.0)
-    ess_tail = max(min(_all_but_tail(tail_ess(values)) for values in kinds), 0.0)
+        moving = {name: np.where(np.isfinite(values), values, np.nan) for name, values in moving.items()}
+    judged = {name: values for name, values in moving.items() if values.shape[2]} or named
+    by_kind = {name: FunctionSpace.of(values) for name, values in judged.items()}
+    rhat = max(found.judged_rhat for found in by_kind.values())
+    ess_bulk = min(found.judged_ess_bulk for found in by_kind.values())
+    ess_tail = min(found.judged_ess_tail for found in by_kind.values())
     lowest_ebfmi = math.nan if energy is None else float(ebfmi(energy).min())
     divergences = 0 if diverging is None else int(diverging.sum())
-    stuck = [c for c in range(num_chains) if any((np.ptp(values[c], axis=0) == 0).mean() > TAIL for values in kinds)]
+    stuck = [
+        chain
+        for chain in range(num_chains)
+        if any((np.ptp(values[chain], axis=0) == 0).mean() > TAIL for values in judged.values())
+    ]
     ess_limit = ESS_PER_CHAIN * num_chains
     failures = []
     if num_chains < 2:
@@ -168,6 +216,7 @@ def verdict(
         ebfmi=lowest_ebfmi,
         divergences=divergences,
         num_values=num_values,
+        by_kind=by_kind,
     )
 
 

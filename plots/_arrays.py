@@ -63,6 +63,43 @@ def check_same_keys(name: str, values: Mapping[str, Mapping[str, object]], what:
             )
 
 
+def checked_sets(
+    name: str, values: Mapping[str, Mapping[str, ArrayLike]], in_distribution: str
+) -> dict[str, dict[str, np.ndarray]]:
+    """Check that every method has the same sets, the in-distribution one and at least one more.
+
+    Args:
+        name: what to call the mapping in a message.
+        values: for each method a mapping from set to one score a row (row,).
+        in_distribution: the name of the in-distribution set.
+
+    Raises:
+        TypeError: a level of ``values`` is not a mapping.
+        ValueError: a set is missing, there is no OOD set, or an array has the wrong shape or a value not finite.
+
+    Example:
+        >>> list(checked_sets("entropies", {"nuts": {"test": [0.1], "noise": [0.9, 1.1]}}, "test")["nuts"])
+        ['test', 'noise']
+    """
+    if not isinstance(values, Mapping) or not values:
+        raise TypeError(
+            f"{name} must map each method to a mapping from set to scores, such as "
+            "{'nuts': {'test': ..., 'noise': ...}}"
+        )
+    sets = {method: checked_mapping(f"{name}[{method!r}]", of, "row") for method, of in values.items()}
+    first = next(iter(sets))
+    for method, of_method in sets.items():
+        if in_distribution not in of_method:
+            raise ValueError(
+                f"{name}[{method!r}] has the sets {list(of_method)} and no in-distribution set "
+                f"{in_distribution!r}: add it or name another by in_distribution="
+            )
+    check_same_keys(name, sets, "sets")
+    if len(sets[first]) < 2:
+        raise ValueError(f"{name} has only the in-distribution set {in_distribution!r}: add an OOD set")
+    return sets
+
+
 def checked_curves(
     curves: Mapping[str, Mapping[str, Mapping[str, ArrayLike]]],
     checked_curve: Callable[[str, Mapping[str, ArrayLike]], dict[str, np.ndarray]],

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
 from . import style
+from ._images import scaled_images, show_image
 
 __all__ = ["feature_importance"]
 
@@ -56,6 +57,7 @@ def feature_importance(
         )
     if len(labels) not in (0, len(images)):
         raise ValueError(f"labels has {len(labels)} entries for {len(images)} images: give one for each, or none")
+    shown = scaled_images(images)
     if images.ndim == 4:
         mean, sd = mean.sum(-1), np.sqrt((sd**2).sum(-1))
     rows = len(images)
@@ -69,11 +71,8 @@ def feature_importance(
     for row in range(rows):
         reach = max(float(np.abs(mean[row]).max()), float(sd[row].max())) or 1.0
         ratio = np.divide(mean[row], sd[row], out=np.zeros_like(mean[row]), where=sd[row] > 0)
-        image = images[row]
-        shown = image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
-        brightest = 255 if images.dtype == np.uint8 else max(1.0, float(images.max()))
         drawn = [
-            axes[row, 0].imshow(shown / brightest, cmap="gray", vmin=0, vmax=1),
+            show_image(axes[row, 0], shown[row]),
             axes[row, 1].imshow(mean[row], cmap="PuOr_r", vmin=-reach, vmax=reach),
             axes[row, 2].imshow(sd[row], cmap="Oranges", vmin=0, vmax=reach),
             axes[row, 3].imshow(ratio, cmap="PuOr_r", vmin=-3, vmax=3),

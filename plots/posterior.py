@@ -1,11 +1,11 @@
-"""Posteriors of single weights, through ArviZ: methods side by side, and the chains of one NUTS fit.
+"""Posteriors of single weights, all methods side by side: intervals and ridges through ArviZ, and densities.
 
 Weights of a network have symmetries: chains may sit in mirrored modes and predict the same. These figures
 show what a method does to a weight; whether a fit converged is asked of predictions, in
 ``hmcvi.inference.diagnostics``.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import arviz_plots
@@ -13,16 +13,23 @@ import arviz_stats  # noqa: F401  (registers .azstats)
 import numpy as np
 import xarray as xr
 from arviz_plots import PlotCollection
+from arviz_stats.base import array_stats
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-
-from hmcvi.inference.score_base import checked
+from matplotlib.ticker import MaxNLocator
 
 from . import style
+from ._panels import panels
+from ._weights import same_weights
 
-__all__ = ["forest", "rank"]
+__all__ = ["forest", "marginals", "ridge"]
 
 # The two intervals of the forest: the thick line and the thin line.
 _INNER, _OUTER = 0.5, 0.95
+# A density of fewer draws shows the kernel and not them: each is a line of its own, as of MAP or an ensemble.
+_LEAST_DRAWS = 10
+# Height of a ridge: the methods of a weight stand on lines within 0.4, and the next weight's 0.6 above them.
+_RIDGE = 0.55
 
 
 @style.styled
@@ -32,8 +39,7 @@ def forest(
     """Draw the marginal posteriors of a few weights, all methods side by side.
 
     For each weight and method: the median, the central 50 % (thick) and the central 95 % (thin), over all
-    chains together. The few weights are taken out before anything is computed, because ArviZ needs minutes
-    for thousands.
+    chains together.
 
     Args:
         trees: for each label an ArviZ DataTree with the group ``posterior`` (chain, draw, ...); numbers of
@@ -54,17 +60,7 @@ def forest(
         >>> forest({"svi": tree}).data.model.values.tolist()
         ['svi']
     """
-    if not isinstance(trees, Mapping) or not trees:
-        raise TypeError("trees must map at least one label to its DataTree, such as {'nuts': tree}")
-    posteriors = {label: _posterior(tree, f"trees[{label!r}]") for label, tree in trees.items()}
-    first = next(iter(posteriors.values()))
-    shared = [
-        site
-        for site in first
-        if all(site in p and p[site].shape[2:] == first[site].shape[2:] for p in posteriors.values())
-    ]
-    chosen = choose_weights(_sizes(first, shared, sites), num_weights)
-    weights = {label: _scalars(posterior, chosen) for label, posterior in posteriors.items()}
+    weights = same_weights(trees, sites, num_weights)
     labels = list(weights)
     found = style.looks(labels)
 
@@ -108,157 +104,134 @@ def forest(
 
 
 @style.styled
-def rank(tree: xr.DataTree, *, sites: Sequence[str] | None = None, num_weights: int = 6) -> PlotCollection:
-    """Draw, for a few weights, whether the chains of one fit explore the same values.
+def ridge(
+    trees: Mapping[str, xr.DataTree], *, sites: Sequence[str] | None = None, num_weights: int = 8
+) -> PlotCollection:
+    """Draw the marginal densities of a few weights as ridges on one axis, all methods side by side.
 
-    Draws are ranked over all chains together; the line of a chain is the difference between the distribution
-    function of its ranks and the uniform one. Chains that agree wander around zero; a chain apart from the
-    others leaves it. ArviZ prints the p-value of a test for uniformity, and marks the points that speak
-    against it.
+    Where a forest has intervals, a ridge has the shape: a skew, or a second mode of chains that differ. Every ridge has
+    one height, so that places, widths and shapes compare and heights say nothing: a density is in `marginals`. A
+    method of fewer than 10 draws has a line at each.
 
     Args:
-        tree: an ArviZ DataTree with the group ``posterior`` (chain, draw, ...), of at least two chains.
-        sites: the sites to choose from; all when None.
-        num_weights: how many scalars to draw, spread evenly over the sites and within each.
+        trees: as in `forest`.
+        sites: as in `forest`.
+        num_weights: as in `forest`.
 
     Returns:
         ArviZ's plot collection; its matplotlib figure is ``.viz["figure"].item()``.
 
     Raises:
-        ValueError: the tree has no posterior or only one chain, a site is missing, or a draw is not finite.
+        TypeError, ValueError: as `forest` does.
 
     Example:
         >>> from arviz_base import from_dict
-        >>> draws = np.random.default_rng(0).normal(size=(4, 50))
-        >>> rank(from_dict({"posterior": {"lengthscale": draws}})).data.sizes["chain"]
-        4
+        >>> tree = from_dict({"posterior": {"lengthscale": np.linspace(0.5, 1.5, 50)[None, :]}})
+        >>> list(ridge({"svi": tree}).viz["edge"].data_vars)
+        ['lengthscale']
     """
-    posterior = _posterior(tree, "tree")
-    num_chains = posterior.sizes["chain"]
-    if num_chains < 2:
-        raise ValueError(
-            f"the posterior has {num_chains} chain but a rank plot compares at least 2:"
-            " pass a NUTS fit (draws of a variational fit are not chains)"
+    weights = same_weights(trees, sites, num_weights)
+    labels = list(weights)
+    found = style.looks(labels)
+    # Methods differ in their numbers of draws: NaN fills up the shorter ones, and the density leaves it out.
+    flat = [
+        xr.Dataset({name: ("sample", ds[name].values.ravel()) for name in ds}).assign_coords(
+            sample=np.arange(ds.sizes["chain"] * ds.sizes["draw"])
         )
-    weights = _scalars(posterior, choose_weights(_sizes(posterior, list(posterior), sites), num_weights))
-    colors = _chain_colors(num_chains)
-    num_columns = min(3, len(weights))
-    num_rows = -(-len(weights) // num_columns)
-    collection = arviz_plots.plot_rank(
-        xr.DataTree.from_dict({"posterior": weights}),
-        col_wrap=num_columns,
-        color=colors,
+        for ds in weights.values()
+    ]
+    frame = xr.concat(flat, dim="model", join="outer").assign_coords(model=labels)
+    collection = arviz_plots.plot_ridge(
+        xr.DataTree.from_dict({"posterior": frame}),
+        sample_dims=["sample"],
+        kind="kde",
+        aes={"color": ["model"], "linestyle": ["model"]},
+        color=[look.color for look in found.values()],
+        linestyle=[look.linestyle for look in found.values()],
         visuals={
-            "ecdf_lines": {"width": 0.9},
-            "title": {"size": 7, "color": style.INK},
-            "xlabel": {"text": "fractional rank", "size": 7, "color": style.INK},
-            "remove_axis": False,
+            "edge": {"width": 0.9},
+            "face": False,
+            "labels": {"size": 6.5, "color": style.INK},
+            "ticklabels": False,
         },
         figure_kwargs={
-            "figsize": (2.33 * num_columns if num_columns > 1 else style.COLUMN_WIDTH, 0.5 + 1.4 * num_rows),
+            "figsize": (style.COLUMN_WIDTH, 0.8 + len(frame) * (0.3 + 0.05 * len(labels))),
             "figsize_units": "inches",
-            "sharey": True,
+            "width_ratios": [1, 2.6],
         },
         backend="matplotlib",
     )
-    _finish_rank(collection, colors)
+    _finish_ridge(collection, weights, found)
     return collection
 
 
-def choose_weights(sizes: Mapping[str, tuple[int, ...]], num_weights: int) -> list[tuple[str, tuple[int, ...]]]:
-    """Choose scalars evenly over sites, and evenly within each, always the same ones.
+@style.styled
+def marginals(
+    trees: Mapping[str, xr.DataTree],
+    *,
+    sites: Sequence[str] | None = None,
+    num_weights: int = 6,
+    axes: np.ndarray | Axes | None = None,
+) -> np.ndarray:
+    """Draw the posterior marginal densities of a few weights under all methods: a panel a weight, a line a method.
+
+    The density is ArviZ's kernel density estimate of all draws, chains together. Its axis has a square-root scale, on
+    which a posterior that is far too narrow does not flatten the others. The first method, the reference, is filled:
+    put the sampler first. A method of fewer than 10 draws has a vertical line at each: MAP has one, an ensemble one a
+    member.
 
     Args:
-        sizes: for each site the shape of one draw.
-        num_weights: how many to choose; all of them where there are fewer.
+        trees: as in `forest`.
+        sites: as in `forest`.
+        num_weights: as in `forest`; a panel each.
+        axes: where to draw, at least a panel a weight; a figure of three panels a row is made when None.
 
     Returns:
-        Pairs of a site and the index of one element, in the order of the sites.
+        The axes (row, column).
 
     Raises:
-        ValueError: ``num_weights`` is less than 1, or there is nothing to choose from.
+        TypeError, ValueError: as `forest` does; ``axes`` has too few panels.
 
     Example:
-        >>> choose_weights({"out.kernel": (4, 3), "lengthscale": ()}, 3)
-        [('out.kernel', (0, 2)), ('out.kernel', (2, 1)), ('lengthscale', ())]
+        >>> from arviz_base import from_dict
+        >>> tree = from_dict({"posterior": {"lengthscale": np.linspace(0.5, 1.5, 50)[None, :]}})
+        >>> marginals({"svi": tree})[0, 0].get_title()
+        'lengthscale'
     """
-    if num_weights < 1:
-        raise ValueError(f"num_weights is {num_weights}: pass at least 1")
-    capacity = {site: int(np.prod(shape)) for site, shape in sizes.items() if np.prod(shape) > 0}
-    if not capacity:
-        raise ValueError("no site has an element to draw: pass trees with a posterior that holds weights")
-    if len(capacity) > num_weights:
-        kept = np.linspace(0, len(capacity) - 1, num_weights).round().astype(int)
-        capacity = {site: capacity[site] for site in np.array(list(capacity))[kept].tolist()}
-    # Deal one weight to each site in turn until the number is reached or every site is exhausted.
-    dealt = dict.fromkeys(capacity, 0)
-    while sum(dealt.values()) < min(num_weights, sum(capacity.values())):
-        for site in capacity:
-            if dealt[site] < capacity[site] and sum(dealt.values()) < num_weights:
-                dealt[site] += 1
-    chosen = []
-    for site, number in dealt.items():
-        # Steps of the golden section spread over the flattened site without keeping step with its rows, as
-        # equal steps would: they find the same column again and again.
-        flat: set[int] = set()
-        for step in range(1, number + 1):
-            place = int(step * 0.6180339887 % 1 * capacity[site])
-            while place in flat:
-                place = (place + 1) % capacity[site]
-            flat.add(place)
-        chosen += [(site, tuple(int(i) for i in np.unravel_index(place, sizes[site]))) for place in sorted(flat)]
-    return chosen
+    weights = same_weights(trees, sites, num_weights)
+    names = list(next(iter(weights.values())))
+    found = style.looks(weights)
+    axes, own_figure = panels(axes, len(names), what="weights", height=1.4, most_columns=3, share=False)
+    for name, ax in zip(names, axes.flat, strict=False):
+        draws = {label: weights[label][name].values.ravel() for label in found}
+        positive = all((values > 0).all() for values in draws.values())
+        peaks = [
+            _draw_marginal(ax, draws[label], look, alpha=0.25 if place == 0 else 0.08, positive=positive)
+            for place, (label, look) in enumerate(found.items())
+        ]
+        _set_limits(ax, draws, max(peaks) or 1.0)
+        ax.set_title(name)
+    for ax in axes.flat[len(names) :]:
+        ax.set_visible(False)
+    style.shared_labels(axes, "value", "density (square-root scale)", own_figure=own_figure)
+    style.shared_legend(axes, _line_handles(found), own_figure=own_figure)
+    style.settle(axes.flat)
+    return axes
 
 
-def _posterior(tree: xr.DataTree, name: str) -> xr.Dataset:
-    """Return the posterior of a tree as a dataset, sample dimensions first."""
-    if not isinstance(tree, xr.DataTree) or "posterior" not in tree.children:
-        raise ValueError(f"{name} has no group 'posterior': pass the DataTree that hmcvi.inference.to_datatree returns")
-    posterior = tree["posterior"].to_dataset()
-    missing = [dim for dim in ("chain", "draw") if dim not in posterior.dims]
-    if missing:
-        raise ValueError(f"{name} has a posterior without the dimension {missing[0]!r}: pass draws (chain, draw, ...)")
-    return posterior.transpose("chain", "draw", ...)
-
-
-def _sizes(posterior: xr.Dataset, available: Iterable[str], sites: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
-    """Return the shape of one draw of each site asked for."""
-    available = list(available)
-    missing = [site for site in sites or () if site not in available]
-    if missing or not available:
-        raise ValueError(
-            f"the sites {missing or sites} are not in every posterior in the same shape: choose from {available}"
-        )
-    return {site: posterior[site].shape[2:] for site in sites or available}
-
-
-def _scalars(posterior: xr.Dataset, chosen: Sequence[tuple[str, tuple[int, ...]]]) -> xr.Dataset:
-    """Return a dataset with one scalar variable (chain, draw) for each weight chosen, named as in numpy."""
-    scalars = {}
-    for site, index in chosen:
-        name = f"{site}[{', '.join(map(str, index))}]" if index else site
-        scalars[name] = (
-            ("chain", "draw"),
-            checked(name, posterior[site].values[(..., *index)], "chain", "draw"),
-        )
-    return xr.Dataset(scalars, coords={dim: np.arange(posterior.sizes[dim]) for dim in ("chain", "draw")})
-
-
-def _chain_colors(num_chains: int) -> list[str]:
-    """Return tones of the colour of NUTS, one a chain: the chains of one method are equals, not methods."""
-    return [look.color for look in style.looks(f"nuts chain {chain}" for chain in range(num_chains)).values()]
+def _set_limits(ax: Axes, draws: Mapping[str, np.ndarray], tallest: float) -> None:
+    """Show what holds 99.8 % of every method's draws, on an axis where a narrow density does not flatten a wide one."""
+    ends = np.concatenate([np.quantile(values, (0.001, 0.999)) for values in draws.values()])
+    margin = 0.05 * np.ptp(ends) or 0.5
+    ax.set_xlim(ends.min() - margin, ends.max() + margin)
+    ax.set_yscale("function", functions=(lambda density: np.sqrt(np.maximum(density, 0)), np.square))
+    ax.set_ylim(0, 1.1 * tallest)
+    ax.yaxis.set_major_locator(MaxNLocator(3))
 
 
 def _finish_forest(collection: PlotCollection, found: Mapping[str, style.Look]) -> None:
-    """Set what plot_forest has no argument for: the line at zero, the axis label and the legend."""
-    ax_labels, ax = collection.viz["figure"].item().axes
-    style.settle((ax,))
-    ax_labels.set_axis_off()
-    ax.grid(False, axis="y")
-    low, high = ax.dataLim.intervaly
-    ax.set_ylim(low - 0.4, high + 0.4)
-    ax.axvline(0, color=style.GREY, linewidth=0.6, zorder=0.5)
-    ax.set_xlabel("value")
+    """Set what plot_forest has no argument for: the axis, and the legend of its markers."""
+    ax = _finish_rows(collection)
     handles = [
         Line2D([], [], color=look.color, linewidth=2.2, marker=look.marker, markerfacecolor="white", label=label)
         for label, look in found.items()
@@ -266,25 +239,64 @@ def _finish_forest(collection: PlotCollection, found: Mapping[str, style.Look]) 
     style.shared_legend(np.array([ax]), handles, own_figure=True)
 
 
-def _finish_rank(collection: PlotCollection, colors: Sequence[str]) -> None:
-    """Set what plot_rank has no argument for: labels on the outer panels only, the marks and the legend."""
-    axes = np.array([ax for ax in collection.viz["figure"].item().axes if ax.axison])
-    num_columns = max(collection.viz["col_index"].dataset.values()).item() + 1
-    style.settle(axes)
-    low, high = axes[0].get_ylim()
-    axes[0].set_ylim(1.1 * low, 1.35 * high)  # shared by all; the p-value has room above the lines
-    for place, ax in enumerate(axes):
-        ax.axhline(0, color=style.GREY, linewidth=0.6, zorder=0.5)
-        if place + num_columns < len(axes):
-            ax.set_xlabel("")
-        else:
-            ax.tick_params(labelbottom=True)
-        if place % num_columns == 0:
-            ax.set_ylabel("ECDF difference")
-        for text in ax.texts:
-            text.set(text=text.get_text().replace("(", " (").strip(), fontsize=6, va="top", y=0.97)
-            text.set_transform(ax.get_xaxis_transform())
-        for marks in ax.collections:
-            marks.set(sizes=[2.0], color=style.INK)
-    handles = [Line2D([], [], color=color, label=f"chain {chain}") for chain, color in enumerate(colors)]
-    style.shared_legend(axes, handles, own_figure=True)
+def _finish_ridge(
+    collection: PlotCollection, weights: Mapping[str, xr.Dataset], found: Mapping[str, style.Look]
+) -> None:
+    """Set what plot_ridge has no argument for: one height for every ridge, lines at few draws, axis and legend.
+
+    ArviZ gives the tallest ridge of all the height: one narrow weight would flatten all others.
+    """
+    ax = collection.viz["figure"].item().axes[1]
+    baselines = collection.get_aes_as_dataset("y")
+    for name in collection.viz["edge"].dataset:
+        for label, look in found.items():
+            line, draws = collection.get_viz("edge", name, model=label), weights[label][name].values.ravel()
+            baseline = baselines[name].sel(model=label).item()
+            if not _has_density(draws):
+                line.set_visible(False)
+                ax.vlines(np.unique(draws), baseline, baseline + _RIDGE, color=look.color, linewidth=0.9)
+                continue
+            height = line.get_ydata() - baseline
+            line.set_ydata(baseline + height * _RIDGE / height.max())
+            ax.fill_between(line.get_xdata(), baseline, line.get_ydata(), color=look.color, alpha=0.15, linewidth=0)
+    ax.relim()
+    _finish_rows(collection, margin=0.15)
+    style.shared_legend(np.array([ax]), _line_handles(found), own_figure=True)
+
+
+def _finish_rows(collection: PlotCollection, *, margin: float = 0.4) -> Axes:
+    """Put the axis of values under the weights of a forest or ridge, with a line at zero, and return it."""
+    ax_labels, ax = collection.viz["figure"].item().axes
+    style.settle((ax,))
+    ax_labels.set_axis_off()
+    ax.grid(False, axis="y")
+    low, high = ax.dataLim.intervaly
+    ax.set_ylim(low - margin, high + margin)
+    ax.axvline(0, color=style.GREY, linewidth=0.6, zorder=0.5)
+    ax.set_xlabel("value")
+    return ax
+
+
+def _line_handles(found: Mapping[str, style.Look]) -> list[Line2D]:
+    """Return a legend's handle for each method that is drawn as a line."""
+    return [Line2D([], [], color=look.color, linestyle=look.linestyle, label=label) for label, look in found.items()]
+
+
+def _has_density(draws: np.ndarray) -> bool:
+    """Whether draws are many enough, and not all the same, for a kernel density."""
+    return len(draws) >= _LEAST_DRAWS and bool(np.ptp(draws) > 0)
+
+
+def _draw_marginal(ax: Axes, draws: np.ndarray, look: style.Look, *, alpha: float, positive: bool) -> float:
+    """Draw the density of one weight under one method and return its height, or draw a line at each of few draws."""
+    if not _has_density(draws):
+        for value in np.unique(draws):
+            ax.axvline(value, color=look.color, linestyle=look.linestyle, linewidth=1.0)
+        return 0.0
+    # A tail goes on by one standard deviation of the draws. Not so beyond 0 where no draw is negative, as of a scale:
+    # there ArviZ reflects at the ends of the draws.
+    bounded = positive and draws.min() < draws.std()
+    grid, density, _ = array_stats.kde(draws, bound_correction=bounded, extend=not bounded, extend_fct=1.0)
+    ax.fill_between(grid, density, color=look.color, alpha=alpha, linewidth=0)
+    ax.plot(grid, density, color=look.color, linestyle=look.linestyle)
+    return float(density.max())

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from hmcvi.inference import scores
 
 from . import style
-from ._arrays import check_same_keys, checked_mapping
+from ._arrays import checked_sets
 
 __all__ = ["entropy_histograms"]
 
@@ -55,7 +55,7 @@ def entropy_histograms(
         >>> axes.shape, axes[0, 0].get_title()
         ((1, 1), 'noise')
     """
-    sets = _checked_sets(entropies, in_distribution)
+    sets = checked_sets("entropies", entropies, in_distribution)
     methods = list(sets)
     ood_names = [name for name in sets[methods[0]] if name != in_distribution]
     shape = (len(methods), len(ood_names))
@@ -119,29 +119,6 @@ def entropy_histograms(
     style.shared_legend(axes, handles, own_figure=own_figure)
     style.settle(axes.flat)
     return axes
-
-
-def _checked_sets(
-    entropies: Mapping[str, Mapping[str, ArrayLike]], in_distribution: str
-) -> dict[str, dict[str, np.ndarray]]:
-    """Check that every method has the same sets, the in-distribution one and at least one more."""
-    if not isinstance(entropies, Mapping) or not entropies:
-        raise TypeError(
-            "entropies must map each method to a mapping from set to scores, "
-            "such as {'nuts': {'test': ..., 'noise': ...}}"
-        )
-    sets = {method: checked_mapping(f"entropies[{method!r}]", of, "row") for method, of in entropies.items()}
-    first = next(iter(sets))
-    for method, of_method in sets.items():
-        if in_distribution not in of_method:
-            raise ValueError(
-                f"entropies[{method!r}] has the sets {list(of_method)} and no in-distribution set "
-                f"{in_distribution!r}: add it or name another by in_distribution="
-            )
-    check_same_keys("entropies", sets, "sets")
-    if len(sets[first]) < 2:
-        raise ValueError(f"entropies has only the in-distribution set {in_distribution!r}: add an OOD set")
-    return sets
 
 
 def _signed_sqrt(values: np.ndarray) -> np.ndarray:

@@ -10,12 +10,12 @@ from numpy.typing import ArrayLike
 
 from . import style
 from ._arrays import check_same_keys, checked_mapping
+from ._panels import panels
 
 __all__ = ["signal_to_noise", "weight_histograms"]
 
 _NUM_BINS = 81
 _GRID = 400
-_COLUMNS = 3
 
 # Signal-to-noise below this counts as this: a weight that was pruned has none at all, −∞ decibels.
 _LOWEST_DECIBELS = -30.0
@@ -51,7 +51,7 @@ def weight_histograms(
     """
     checked = _checked_layers("weights", weights)
     layers = list(next(iter(checked.values())))
-    axes, own_figure = _panels(axes, len(layers))
+    axes, own_figure = panels(axes, len(layers), what="layers", height=1.5, most_columns=3, share=False)
     for layer, ax in zip(layers, axes.flat, strict=False):
         low, high = _range([of[layer][of[layer] != 0] for of in checked.values()])
         # few weights, as a MAP fit has in a small layer, would leave most of the bins empty
@@ -81,7 +81,7 @@ def weight_histograms(
         ax.yaxis.set_minor_formatter(NullFormatter())
         ax.set(title=layer, xlim=(low, high))
         ax.xaxis.set_major_locator(MaxNLocator(5))
-    _finish(axes, len(layers), checked, "weight", "density", own_figure=own_figure)
+    _finish(axes, checked, "weight", "density", own_figure=own_figure)
     return axes
 
 
@@ -119,7 +119,7 @@ def signal_to_noise(
             floor = 10 ** (_LOWEST_DECIBELS / 10)
             decibels.setdefault(method, {})[layer] = 10 * np.log10(np.maximum(values, floor))
     layers = list(next(iter(decibels.values())))
-    axes, own_figure = _panels(axes, len(layers))
+    axes, own_figure = panels(axes, len(layers), what="layers", height=1.5, most_columns=3, share=False)
     highest = max(5.0, *(float(values.max()) for of in decibels.values() for values in of.values()))
     grid = np.linspace(_LOWEST_DECIBELS, highest, _GRID)
     for layer, ax in zip(layers, axes.flat, strict=False):
@@ -129,9 +129,7 @@ def signal_to_noise(
             ax.plot(grid, below, color=look.color, linestyle=look.linestyle)
         ax.set(title=layer, xlim=(grid[0], grid[-1]), ylim=(0, 1.02))
         ax.xaxis.set_major_locator(MaxNLocator(5))
-    _finish(
-        axes, len(layers), decibels, "signal-to-noise |μ| / σ (dB)", "share of weights below", own_figure=own_figure
-    )
+    _finish(axes, decibels, "signal-to-noise |μ| / σ (dB)", "share of weights below", own_figure=own_figure)
     return axes
 
 
@@ -141,18 +139,6 @@ def _checked_layers(name: str, values: Mapping[str, Mapping[str, ArrayLike]]) ->
     checked = {method: checked_mapping(f"{name}[{method!r}]", of, "weight") for method, of in values.items()}
     check_same_keys(name, checked, "layers")
     return checked
-
-
-def _panels(axes: np.ndarray | Axes | None, count: int) -> tuple[np.ndarray, bool]:
-    if axes is None:
-        columns = min(count, _COLUMNS)
-        rows = -(-count // columns)
-        width = style.COLUMN_WIDTH if columns == 1 else style.PAGE_WIDTH
-        return style.new_axes(rows, columns, size=(width, 0.7 + 1.5 * rows)), True
-    array = np.atleast_2d(np.asarray(axes, dtype=object))
-    if array.size < count:
-        raise ValueError(f"axes has {array.size} panels and there are {count} layers: pass one for each")
-    return array, False
 
 
 def _range(arrays: list[np.ndarray]) -> tuple[float, float]:
@@ -169,11 +155,7 @@ def _step(ax: Axes, values: np.ndarray, edges: np.ndarray, look: style.Look, *, 
     ax.plot(middle, np.where(density > 0, density, np.nan), color=look.color, linestyle=look.linestyle, linewidth=1.1)
 
 
-def _finish(
-    axes: np.ndarray, count: int, methods: Mapping[str, object], xlabel: str, ylabel: str, *, own_figure: bool
-) -> None:
-    for ax in axes.flat[count:]:
-        ax.set_visible(False)
+def _finish(axes: np.ndarray, methods: Mapping[str, object], xlabel: str, ylabel: str, *, own_figure: bool) -> None:
     handles = [
         Line2D([], [], color=look.color, linestyle=look.linestyle, label=method)
         for method, look in style.looks(methods).items()

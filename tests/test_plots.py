@@ -8,7 +8,6 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pytest
-from arviz_base import from_dict
 from matplotlib import colors
 from matplotlib import pyplot as plt
 from matplotlib.collections import LineCollection
@@ -18,7 +17,7 @@ from scipy.stats import binom
 
 import hmcvi.plots as plots
 from hmcvi.inference import scores
-from hmcvi.plots import posterior, regression, style, training
+from hmcvi.plots import regression, style, training
 
 from .drawn_text import check_apart, visible_texts
 
@@ -86,25 +85,6 @@ def train_points():
     return x, np.sin(x) + 0.1 * rng.normal(size=60)
 
 
-def tree(num_chains, num_draws, scale=1.0, shift=0.0):
-    rng = np.random.default_rng(5)
-
-    def draws(*shape):
-        return shift + scale * rng.normal(size=(num_chains, num_draws, *shape))
-
-    sites = {
-        "hidden_0.kernel": draws(64, 16),
-        "hidden_0.bias": draws(16),
-        "out.kernel": draws(16, 10),
-        "lengthscale": draws(),
-    }
-    return from_dict({"posterior": sites})
-
-
-def trees():
-    return {"nuts": tree(4, 150), "svi": tree(1, 500, 0.4), "bbb-local": tree(1, 300, 0.5, 1.0)}
-
-
 def draw_bands(**kwargs):
     return plots.predictive_bands(bands(), *train_points(), **kwargs)
 
@@ -122,10 +102,6 @@ FIGURES = {
     "loss, 40,000 steps": lambda: plots.loss_curves(losses(40_000)),
     "bands": lambda: draw_bands(truth=(np.linspace(-2, 2, 50), np.sin(np.linspace(-2, 2, 50)))),
     "bands, one method": lambda: plots.predictive_bands({"nuts": bands()["nuts"]}, *train_points()),
-    "forest": lambda: plots.forest(trees()),
-    "forest, one method": lambda: plots.forest({"svi": tree(1, 100)}, num_weights=3),
-    "rank": lambda: plots.rank(tree(4, 150)),
-    "rank, one weight": lambda: plots.rank(tree(4, 150), sites=["lengthscale"]),
 }
 
 
@@ -135,7 +111,7 @@ FIGURES = {
 @pytest.mark.parametrize("name", FIGURES)
 def test_no_text_is_clipped_or_overlaps_another(name):
     drawn = FIGURES[name]()
-    figure = drawn.viz["figure"].item() if hasattr(drawn, "viz") else np.ravel(drawn)[0].get_figure()
+    figure = np.ravel(drawn)[0].get_figure()
     figure.canvas.draw()
     texts = visible_texts(figure)
     assert len(texts) > 5
@@ -146,7 +122,7 @@ def test_no_text_is_clipped_or_overlaps_another(name):
 def test_figures_fit_a_page_and_leave_matplotlibs_settings_alone(name):
     before = dict(mpl.rcParams)
     drawn = FIGURES[name]()
-    figure = drawn.viz["figure"].item() if hasattr(drawn, "viz") else np.ravel(drawn)[0].get_figure()
+    figure = np.ravel(drawn)[0].get_figure()
     assert dict(mpl.rcParams) == before
     assert plots.COLUMN_WIDTH <= figure.get_figwidth() <= plots.PAGE_WIDTH
     figure.canvas.draw()
@@ -228,11 +204,6 @@ def test_save_writes_every_format_closes_and_is_the_same_twice(tmp_path):
 def test_save_takes_figures_and_axes(as_given, tmp_path):
     _, ax = plt.subplots()
     assert plots.save(as_given(ax), tmp_path / "a", ("png",)) == [tmp_path / "a.png"]
-
-
-def test_save_takes_a_plot_collection(tmp_path):
-    (path,) = plots.save(plots.forest({"svi": tree(1, 20)}, num_weights=2), tmp_path / "forest", ("svg",))
-    assert "<svg" in path.read_text()
 
 
 def test_a_failed_save_leaves_the_older_files_and_nothing_else(tmp_path, monkeypatch):
@@ -512,66 +483,6 @@ def test_predictive_bands_draw_into_the_axes_given():
     assert plots.predictive_bands({"nuts": bands()["nuts"]}, *train_points(), axes=ax)[0] is ax
 
 
-# --- posterior
-
-
-def test_chosen_weights_are_spread_distinct_and_always_the_same():
-    sizes = {"hidden_0.kernel": (64, 16), "hidden_0.bias": (16,), "out.kernel": (16, 10), "lengthscale": ()}
-    chosen = posterior.choose_weights(sizes, 9)
-    assert chosen == posterior.choose_weights(sizes, 9)
-    assert len(set(chosen)) == 9
-    assert [sum(site == name for name, _ in chosen) for site in sizes] == [3, 3, 2, 1]
-    assert len({index[1] for site, index in chosen if site == "hidden_0.kernel"}) == 3
-    assert all(0 <= i < n for site, index in chosen for i, n in zip(index, sizes[site], strict=True))
-    assert [site for site, _ in posterior.choose_weights(sizes, 2)] == ["hidden_0.kernel", "lengthscale"]
-    everything = posterior.choose_weights({"bias": (3,), "scale": ()}, 100)
-    assert everything == [("bias", (0,)), ("bias", (1,)), ("bias", (2,)), ("scale", ())]
-
-
-def test_forest_intervals_are_quantiles_over_all_draws_of_each_method():
-    given = trees()
-    collection = plots.forest(given, num_weights=4)
-    assert list(collection.viz["twig"].dataset) == [
-        "hidden_0.kernel[39, 8]",
-        "hidden_0.bias[9]",
-        "out.kernel[9, 8]",
-        "lengthscale",
-    ]
-    for label in given:
-        draws = given[label]["posterior"]["hidden_0.kernel"].values[..., 39, 8].ravel()
-        at = {"var_name": "hidden_0.kernel[39, 8]", "model": label}
-        twig, trunk = (collection.get_viz(part, **at).get_xdata() for part in ("twig", "trunk"))
-        # ArviZ interpolates quantiles in its own way: within a few hundredths of a standard deviation.
-        np.testing.assert_allclose(twig, np.quantile(draws, [0.025, 0.975]), atol=0.03 * draws.std())
-        np.testing.assert_allclose(trunk, np.quantile(draws, [0.25, 0.75]), atol=0.03 * draws.std())
-        point = collection.get_viz("point_estimate", **at).get_offsets()[0, 0]
-        assert point == pytest.approx(np.median(draws))
-        assert collection.get_viz("twig", **at).get_color() == plots.looks(given)[label].color
-    figure = collection.viz["figure"].item()
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(given)
-
-
-def test_rank_draws_one_line_a_chain_and_marks_a_chain_that_is_apart():
-    draws = np.random.default_rng(7).normal(size=(4, 150))
-    agree = plots.rank(from_dict({"posterior": {"lengthscale": draws}}))
-    draws = draws + np.array([0, 0, 0, 3.0])[:, None]
-    apart = plots.rank(from_dict({"posterior": {"lengthscale": draws}}))
-
-    def widest(collection):
-        lines = [collection.get_viz("ecdf_lines", "lengthscale", chain=chain) for chain in range(4)]
-        return [np.abs(line.get_ydata()).max() for line in lines]
-
-    assert max(widest(agree)) < 0.15
-    assert np.argmax(widest(apart)) == 3
-    # All of chain 3 ranks in the top quarter: its ECDF is 0 where the uniform one is near 3/4.
-    assert widest(apart)[3] == pytest.approx(0.75, abs=0.08)
-
-
-def test_sites_can_be_chosen():
-    collection = plots.rank(tree(2, 50), sites=["out.kernel"], num_weights=2)
-    assert all(name.startswith("out.kernel[") for name in collection.viz["ecdf_lines"].dataset)
-
-
 # --- inputs that do not fit
 
 
@@ -614,17 +525,6 @@ def test_sites_can_be_chosen():
             "x_train has 3 rows but y_train has 4",
         ),
         (lambda: draw_bands(axes=plt.subplots(1, 2)[1]), "axes has 2 panels"),
-        (
-            lambda: plots.forest({"nuts": from_dict({"prior": {"a": np.ones((1, 2))}})}),
-            "no group 'posterior'",
-        ),
-        (lambda: plots.forest(trees(), sites=["out.bias"]), r"\['out.bias'\] are not in every posterior"),
-        (lambda: plots.forest(trees(), num_weights=0), "num_weights is 0"),
-        (
-            lambda: plots.forest({"nuts": from_dict({"posterior": {"a": np.array([[0.0, np.nan]])}})}),
-            "a has 1 of 2 values NaN",
-        ),
-        (lambda: plots.rank(tree(1, 20)), "1 chain but a rank plot compares at least 2"),
     ],
 )
 def test_inputs_that_do_not_fit_are_named_in_one_sentence(call, message):
@@ -635,7 +535,7 @@ def test_inputs_that_do_not_fit_are_named_in_one_sentence(call, message):
 
 @pytest.mark.parametrize(
     "draw",
-    [plots.reliability, plots.interval_coverage, plots.entropy_histograms, plots.loss_curves, plots.forest],
+    [plots.reliability, plots.interval_coverage, plots.entropy_histograms, plots.loss_curves],
 )
 def test_an_array_in_place_of_a_mapping_is_a_type_error(draw):
     with pytest.raises(TypeError):
