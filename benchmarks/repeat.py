@@ -54,7 +54,7 @@ def repeat_command(configuration: Mapping[str, Any]) -> str:
     parts = ["hmcvi", "compare"]
     for field, flag in FLAGS.items():
         value = configuration.get(field)
-        if value != DEFAULTS.get(field):
+        if value is not None and value != DEFAULTS.get(field):
             parts += [flag, *map(str, value if isinstance(value, list) else [value])]
     parts += [flag for field, flag in SWITCHES.items() if configuration.get(field)]
     if configuration.get("budget"):
