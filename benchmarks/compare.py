@@ -16,6 +16,7 @@ from rich.console import Console
 from hmcvi import plots
 from hmcvi.inference import Fit, FitError
 from hmcvi.inference.export import describe_method, require_writer
+from hmcvi.inference.progress import Progress
 
 from .budget_curves import BUDGET_COLUMNS, budget_curves, budget_rows
 from .datasets import Dataset
@@ -52,6 +53,7 @@ def compare(experiment: Experiment, out: Path | None = None, *, figures: bool = 
             that failed; only where none is left is there no scoreboard.
     """
     say = Console(stderr=True, quiet=quiet, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    live = Progress.suited(not quiet)
     require_writer()
     loaded = {seed: experiment.load(seed) for seed in experiment.seeds}
     for data, _ in loaded.values():
@@ -84,8 +86,11 @@ def compare(experiment: Experiment, out: Path | None = None, *, figures: bool = 
         sets = f" and {len(foreign)} OOD set{'s' if len(foreign) > 1 else ''}" if foreign else ""
         say.print(f"scoring {len(data.x_test):,} {data.scored_on} rows{sets}, seed {seed}")
         evaluations = {}
+        with Progress(f"scoring, seed {seed}", live, begin=f"0 of {len(fits)} methods") as progress:
+            for place, (name, result) in enumerate(fits.items(), 1):
+                evaluations[name] = evaluate(result, data, foreign)
+                progress.update(place, len(fits), "methods", name)
         for name, result in fits.items():
-            evaluations[name] = evaluate(result, data, foreign)
             total, used = result.num_chains * result.num_draws, evaluations[name].num_draws
             if used < total:
                 say.print(f"{name}: scores average over {used:,} of {total:,} draws, as more would take too long")
@@ -155,8 +160,9 @@ def compare(experiment: Experiment, out: Path | None = None, *, figures: bool = 
     if compared is not None and (compared["seed"] == experiment.seeds[0]).sum() > 1:
         further["loo"] = partial(plots.model_comparison, compared[compared["seed"] == experiment.seeds[0]])
     if figures:
-        say.print("drawing figures")
-        faults = draw_figures(folder.path / "figures", first, loaded[experiment.seeds[0]][1], *shown, further)
+        with Progress("drawing figures", live, begin="the first") as progress:
+            foreign = loaded[experiment.seeds[0]][1]
+            faults = draw_figures(folder.path / "figures", first, foreign, *shown, further, progress)
         for stem, reason in faults.items():
             say.print(f"no figure {stem}: {reason}")
     print_scoreboard(frame, summary)

@@ -11,6 +11,7 @@ import numpy as np
 
 from hmcvi import inference, plots
 from hmcvi.inference import ClassPredictive, Fit, NormalPredictive, predict, predict_draws, scores
+from hmcvi.inference.progress import Progress
 
 from .datasets import Dataset
 from .evaluate import Evaluation, Row, row_scores
@@ -37,6 +38,7 @@ def draw_figures(
     fits: Mapping[str, Fit],
     evaluations: Mapping[str, Evaluation],
     further: Mapping[str, Callable[[], Any]],
+    progress: Progress,
 ) -> dict[str, str]:
     """Draw every figure that suits the data, each as PNG and SVG.
 
@@ -47,6 +49,7 @@ def draw_figures(
         fits: fits by method.
         evaluations: their evaluations by method.
         further: what draws other figures, by the stem of their files.
+        progress: told after every figure.
 
     Returns:
         By stem why a figure could not be drawn: a run of hours does not fail on a picture.
@@ -59,11 +62,12 @@ def draw_figures(
         *fit_figures(fits, evaluations),
         *further.items(),
     ]
-    for stem, draw in figures:
+    for place, (stem, draw) in enumerate(figures, 1):
         try:
             plots.save(draw(), folder / stem)
         except ValueError as error:
             faults[stem] = str(error)
+        progress.update(place, len(figures), "figures", stem)
     return faults
 
 

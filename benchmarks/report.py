@@ -70,6 +70,7 @@ def page_of(run: FinishedRun) -> str:
         "question": _question(run),
         "answers": _answers(run, table),
         "set_up": _set_up(run),
+        "hyperparameters": [(name, _settings(settings)) for name, settings in run.settings.items()],
         "board": table,
         "read_board": how_to_read(run.table, run.summary),
         "sections": sections(run, joined),
@@ -201,7 +202,6 @@ def _set_up(run: FinishedRun) -> list[tuple[str, str]]:
         ],
         *[(f"Shift: {shift}", f"severities 1 to {len(parts)}") for shift, parts in summary.get("shifts", {}).items()],
         ("Model", f"{run.model}: {_settings(run.options)}"),
-        *[(f"Method: {name}", _settings(settings)) for name, settings in run.settings.items()],
         ("Seeds", ", ".join(map(str, run.seeds))),
     ]
     budget = run.request.get("budget")
@@ -215,4 +215,4 @@ def _set_up(run: FinishedRun) -> list[tuple[str, str]]:
 
 def _settings(settings: Mapping[str, Any]) -> str:
     shown = {name: value for name, value in settings.items() if name != "class" and value is not None}
-    return ", ".join(f"{name} {show_value(value)}" for name, value in shown.items())
+    return ", ".join(f"{name} {value if isinstance(value, str) else show_value(value)}" for name, value in shown.items())

@@ -50,6 +50,7 @@ class Progress:
     Arguments:
         label: what is running.
         show: "bar" for a live line on a terminal, "lines" for a plain line every ten seconds, None for nothing.
+        begin: what a live line says before the first update.
         console: where to write; standard error by default.
         clock: returns seconds.
     """
@@ -59,10 +60,11 @@ class Progress:
         label: str,
         show: Literal["bar", "lines"] | None,
         *,
+        begin: str = "compiling",
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._label, self._show, self._clock = label, show, clock
+        self._label, self._show, self._begin, self._clock = label, show, begin, clock
         self._console = console or Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
         self._started = self._last_line = clock()
         self._part, self._place, self._count = "", 1, 1
@@ -85,7 +87,7 @@ class Progress:
     def __enter__(self) -> Progress:
         if self._bar is not None:
             self._bar.start()
-            self._task = self._bar.add_task(f"{self._label}: compiling", total=None)
+            self._task = self._bar.add_task(f"{self._label}: {self._begin}", total=None)
         return self
 
     def __exit__(
