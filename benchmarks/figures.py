@@ -99,7 +99,7 @@ def _inputs(data: Dataset, fits: Mapping[str, Fit], evaluations: Mapping[str, Ev
     entropies = {name: evaluation.uncertainty["entropy"][data.scored_on] for name, evaluation in evaluations.items()}
     first = next(iter(evaluations))
     chosen = _from_sure_to_unsure(entropies[first])
-    yield "probabilities", lambda: _probabilities(data, fits, classes[first], chosen)
+    yield "probabilities", lambda: _probabilities(data, fits, first, classes[first], chosen)
     if data.image_shape is None:
         return
     number = min(MOST_INPUTS, len(data.x_test))
@@ -164,11 +164,12 @@ def _labels(data: Dataset, predictions: ClassPredictive, rows: np.ndarray) -> li
 
 
 def _probabilities(
-    data: Dataset, fits: Mapping[str, Fit], predictions: ClassPredictive, rows: np.ndarray
+    data: Dataset, fits: Mapping[str, Fit], first: str, predictions: ClassPredictive, rows: np.ndarray
 ) -> np.ndarray:
-    """Draw each method's class probabilities of these test rows with their intervals over draws."""
+    """Draw class probabilities of these rows with intervals over draws, labelled by what the first method predicts."""
     draws = {name: predict_draws(fit, data.x_test[rows]) for name, fit in fits.items()}
-    labels = [label.replace("\n", " ") for label in _labels(data, predictions, rows)]
+    by = f" by {first}" if len(fits) > 1 else ""
+    labels = [f"{label.replace('\n', ' ')}{by}" for label in _labels(data, predictions, rows)]
     if data.image_shape is None:
         images, labels = None, [f"test row {row}: {label}" for row, label in zip(rows, labels, strict=True)]
     else:

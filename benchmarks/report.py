@@ -215,4 +215,5 @@ def _set_up(run: FinishedRun) -> list[tuple[str, str]]:
 
 def _settings(settings: Mapping[str, Any]) -> str:
     shown = {name: value for name, value in settings.items() if name != "class" and value is not None}
-    return ", ".join(f"{name} {value if isinstance(value, str) else show_value(value)}" for name, value in shown.items())
+    words = {name: value if isinstance(value, str) else show_value(value) for name, value in shown.items()}
+    return ", ".join(f"{name} {word}" for name, word in words.items())

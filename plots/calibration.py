@@ -39,7 +39,7 @@ def reliability(
     band in the method's colour holds the central 95 % of that, bin by bin. A point outside its band is
     evidence against calibration; a point off the diagonal but inside is not. The bars on the points are 95 %
     intervals for the accuracy (Wilson's, from the same n). Bins of fewer than 5 rows are hollow, outside the
-    line and without a band. The legend has the ECE with its standard error, and what a calibrated classifier
+    line, without band and bar. The legend has the ECE with its standard error, and what a calibrated classifier
     would show.
 
     Args:
@@ -183,17 +183,22 @@ def _draw_curve(ax: Axes, curve: scores.ReliabilityCurve, look: style.Look, name
         alpha=0.13,
         linewidth=0,
     )
-    shared: dict[str, Any] = {"color": look.color, "marker": look.marker, "elinewidth": 0.7, "linewidth": 1.0}
-    parts: tuple[tuple[np.ndarray, dict[str, Any]], ...] = (
-        (joined, {"linestyle": look.linestyle, "label": name}),
-        ((n > 0) & ~joined, {"linestyle": "none", "markerfacecolor": "white", "alpha": 0.5}),
+    low, high = wilson_interval(accuracy[joined], n[joined])
+    # Rounding can put the end of an interval 1e-17 beyond its point, which matplotlib refuses.
+    bars = np.maximum([accuracy[joined] - low, high - accuracy[joined]], 0.0)
+    shared: dict[str, Any] = {"color": look.color, "marker": look.marker}
+    ax.errorbar(
+        confidence[joined],
+        accuracy[joined],
+        yerr=bars,
+        linestyle=look.linestyle,
+        linewidth=1.0,
+        elinewidth=0.7,
+        label=name,
+        **shared,
     )
-    for chosen, extra in parts:
-        if chosen.any() or "label" in extra:
-            low, high = wilson_interval(accuracy[chosen], n[chosen])
-            # Rounding can put the end of an interval 1e-17 beyond its point, which matplotlib refuses.
-            bars = np.maximum([accuracy[chosen] - low, high - accuracy[chosen]], 0.0)
-            ax.errorbar(confidence[chosen], accuracy[chosen], yerr=bars, **shared, **extra)
+    few = (n > 0) & ~joined  # the bars of so few rows would cover the whole panel and say nothing
+    ax.plot(confidence[few], accuracy[few], linestyle="none", markerfacecolor="white", alpha=0.5, **shared)
 
 
 def _split_below(ax: Axes) -> Axes:

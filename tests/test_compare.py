@@ -376,7 +376,7 @@ def test_map_and_ensemble_stand_on_the_board(baselines: tuple[Path, str]) -> Non
     assert "at the posterior mean" not in printed
     figures = {path.stem for path in (folder / "figures").iterdir()}
     # What they minimise is no ELBO, and neither has a sigma for a weight.
-    found = "reliability confidence rejection probabilities forest marginals ridge pairs weights".split()
+    found = "reliability confidence rejection probabilities forest marginals ridge weights".split()
     assert figures == {*found, "loss-negative-log-joint"}
 
 

@@ -238,8 +238,9 @@ def test_save_says_what_it_cannot_save(tmp_path):
 
 
 def points_of(ax):
-    """The points of each errorbar container as (num_points, 2)."""
-    return [c.lines[0].get_xydata() for c in ax.containers if isinstance(c, ErrorbarContainer)]
+    """The points of each errorbar container, and the hollow ones, which have no bars, as (num_points, 2)."""
+    with_bars = [c.lines[0].get_xydata() for c in ax.containers if isinstance(c, ErrorbarContainer)]
+    return with_bars + [line.get_xydata() for line in ax.lines if line.get_markerfacecolor() == "white"]
 
 
 @pytest.mark.parametrize("bins", ["width", "mass"])
@@ -290,7 +291,8 @@ def test_reliability_bars_are_wilson_intervals():
 def test_reliability_draws_thin_bins_hollow_and_off_the_line():
     probs = np.concatenate([np.tile([0.9, 0.1], (20, 1)), np.tile([0.6, 0.4], (2, 1))])
     ax, _ = plots.reliability({"nuts": probs}, np.zeros(22, int))
-    line, hollow = (c.lines[0] for c in ax.containers)
+    ((line, *_),) = ax.containers  # bars for the bin of 20 rows alone
+    hollow = ax.lines[-1]
     np.testing.assert_allclose(line.get_xydata(), [[0.9, 1.0]])
     np.testing.assert_allclose(hollow.get_xydata(), [[0.6, 1.0]])
     assert hollow.get_linestyle() == "None"
