@@ -79,7 +79,11 @@ def written(score: Score) -> str:
     Example:
         >>> written(Score(0.9532, 0.0061)), written(Score(1.0, float("nan"))), written(Score(3089.157, 587.68))
         ('0.953 ± 0.006', '1.000', '3,089 ± 588')
+        >>> written(Score(0.00034, 0.00021))
+        '0.00034 ± 0.0002'
     """
+    if 0 < abs(score.value) < 0.01 and 0 < score.standard_error < 5e-4:  # three digits would say zero
+        return f"{score.value:.2g} ± {score.standard_error:.1g}"
     digits = 3 if abs(score.value) < 10 else 1 if abs(score.value) < 1000 else 0
     error = f" ± {score.standard_error:,.{digits}f}" if np.isfinite(score.standard_error) else ""
     return f"{score.value:,.{digits}f}{error}"
