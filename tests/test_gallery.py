@@ -24,6 +24,7 @@ def draw_stems(plan, out):
         folder = out / run["name"] / "figures"
         folder.mkdir(parents=True)
         for place, stem in enumerate(run["stems"]):
+            (out / run["name"] / "manifest.json").write_text("{}")
             Image.fromarray(np.full((10, 20, 3), 10 * place, np.uint8)).save(folder / f"{stem}.png", dpi=(200, 200))
 
 
@@ -83,8 +84,10 @@ def test_page_holds_each_figure_once_with_its_function_and_command(tmp_path, mon
             assert page.count(f'id="figure-{run["name"]}-{stem}"') == 1
     for name in set(plots.__all__) - NO_FIGURES:
         assert f"hmcvi.plots.{name}</code>" in page
-    published = sorted(path.name for path in (tmp_path / "best").iterdir())
+    published = sorted(path.name for path in (tmp_path / "best").glob("*.png"))
     assert published == sorted(f"{name.replace('/', '-')}.png" for name in plan["best"]["figures"])
+    runs = {name.partition("/")[0] for name in plan["best"]["figures"]}
+    assert {path.name for path in (tmp_path / "best").glob("*.json")} == {f"{run}-manifest.json" for run in runs}
 
 
 def test_a_figure_that_a_run_has_not_drawn_is_named(tmp_path):
