@@ -150,7 +150,7 @@ def _verdict_handles() -> list[Line2D]:
     """Return the key to filled and hollow markers."""
     return [
         Line2D([], [], color=style.GREY, linestyle="none", marker="o", markerfacecolor=fill, label=label)
-        for fill, label in ((style.GREY, "converged or finished"), ("white", "unconverged or unfinished"))
+        for fill, label in ((style.GREY, "converged or finished"), ("white", "not yet"))
     ]
 
 
