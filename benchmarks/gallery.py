@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Make the runs that are not there, and the page; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m hmcvi.benchmarks.gallery", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/gallery"), help="runs and page. Default: %(default)s")
-    parser.add_argument("--publish", type=Path, metavar="FOLDER", help="copy the README's figures here, with their manifests")
+    parser.add_argument("--publish", type=Path, metavar="FOLDER", help="copy the README's figures and manifests here")
     parser.add_argument("--quick", action="store_true", help="tiny budgets, to see that all works")
     options = parser.parse_args(arguments)
     plan = read_runs()

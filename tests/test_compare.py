@@ -75,9 +75,9 @@ def test_folder_holds_trees_tables_configuration_and_figures(finished: tuple[Pat
     assert manifest["data_hash"] == {str(seed): load("wine", seed=seed).data_hash for seed in (0, 1)}
     assert manifest["device_count"] == 2  # one for each chain of --quick
     figures = {path.name for path in (folder / "figures").iterdir()}
-    predictions = "reliability confidence rejection probabilities entropy mutual-information roc".split()
-    posteriors = "forest marginals ridge pairs weights pruning signal-to-noise".split()
-    fits = "convergence rank-nuts trace-nuts energy-nuts loss".split()
+    predictions = ["reliability", "confidence", "rejection", "probabilities", "entropy", "mutual-information", "roc"]
+    posteriors = ["forest", "marginals", "ridge", "pairs", "weights", "pruning", "signal-to-noise"]
+    fits = ["convergence", "rank-nuts", "trace-nuts", "energy-nuts", "loss"]
     assert figures == {f"{name}.{ending}" for name in predictions + posteriors + fits for ending in ("png", "svg")}
     page = (folder / "report.html").read_text()
     assert page.count("<img ") == len(figures) / 2
@@ -376,7 +376,7 @@ def test_map_and_ensemble_stand_on_the_board(baselines: tuple[Path, str]) -> Non
     assert "at the posterior mean" not in printed
     figures = {path.stem for path in (folder / "figures").iterdir()}
     # What they minimise is no ELBO, and neither has a sigma for a weight.
-    found = "reliability confidence rejection probabilities forest marginals ridge weights".split()
+    found = ["reliability", "confidence", "rejection", "probabilities", "forest", "marginals", "ridge", "weights"]
     assert figures == {*found, "loss-negative-log-joint"}
 
 
