@@ -47,14 +47,15 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
         out: the file to write; report.html in the run's folder by default.
 
     Raises:
-        UsageError: the folder holds no finished run, its files are damaged, or the page cannot be written.
+        UsageError: the folder holds no finished run, its files or figures are damaged, or the page cannot be written.
     """
     run = read_finished(folder)
     check_temperatures(folder, run.summary)
     path = folder / NAME if out is None else out
+    page = page_of(run)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, page_of(run))
+        write_whole(path, page)
     except OSError as error:
         raise UsageError(f"{path} cannot be written ({error.strerror}): give another --out file") from error
     return path

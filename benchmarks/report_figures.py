@@ -5,13 +5,15 @@ from __future__ import annotations
 import base64
 import functools
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
 from .explain import Caption, captions, find_caption
+from .options import UsageError
 
 __all__ = ["Embedded", "embed"]
 
@@ -40,6 +42,9 @@ def embed(folder: Path, methods: Sequence[str], max_bytes: int) -> tuple[list[Em
         methods: the methods that are drawn, for the captions; figures of one method come in their order.
         max_bytes: bytes that all may take as base64. Where they take more, pixels stand in for vectors, the largest
             first; what is still too much is left out, from the last.
+
+    Raises:
+        UsageError: a file is no picture.
     """
     stems = [path.stem for path in folder.glob("*.png") if find_caption(path.stem) is not None]
     captioned = {stem: _caption(stem, methods) for stem in sorted(stems, key=lambda stem: _place(stem, methods))}
@@ -62,7 +67,7 @@ def embed(folder: Path, methods: Sequence[str], max_bytes: int) -> tuple[list[Em
         left_out.insert(0, stem)
     found = []
     for stem, (kind, data) in content.items():
-        with Image.open(folder / f"{stem}.png") as picture:
+        with _picture(folder / f"{stem}.png") as picture:
             dots = picture.info.get("dpi", (200, 200))[0]
             width, height = (round(length * 96 / dots) for length in picture.size)
         source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
@@ -83,9 +88,21 @@ def _place(stem: str, methods: Sequence[str]) -> tuple[int, int, str]:
     return captions().index(caption), methods.index(each) if each in methods else len(methods), stem
 
 
+@contextmanager
+def _picture(path: Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            yield picture
+    except OSError as error:
+        raise UsageError(
+            f"{path} is no whole picture: delete it, or run the command again, which draws it anew"
+        ) from error
+
+
 def _fewer_colours(path: Path) -> bytes:
     """Return a picture as PNG with a palette of its own."""
-    with Image.open(path) as picture:
+    with _picture(path) as picture:
         file = io.BytesIO()
         # not Pillow's dithering, which would speckle flat tones
         flat = picture.convert("RGB").quantize(COLOURS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)

@@ -221,8 +221,9 @@ def _stat(tree: xr.DataTree, name: str) -> np.ndarray | None:
 
 
 def _columns(weights: xr.Dataset) -> int:
-    """Return how many panels stand in a row."""
-    return min(3, len(weights))
+    """Return how many panels stand in a row: three at most, in rows of nearly one length."""
+    num_rows = -(-len(weights) // 3)
+    return -(-len(weights) // num_rows)
 
 
 def _figure_of(weights: xr.Dataset) -> dict[str, Any]:

@@ -308,7 +308,9 @@ def test_diverging_fit_fails_and_leaves_the_other_methods_scores_and_its_own_las
 ) -> None:
     out = tmp_path / "run"
     command = ["compare", "--data", "wave", "--methods", "svi", "bbb", "--quick", "--bbb", "learning_rate=1e3"]
-    assert cli.main([*command, "--quiet", "--out", str(out)]) == 1
+    assert cli.main([*command, "--no-figures", "--quiet", "--out", str(out)]) == 1
+    assert not (out / "figures").exists()
+    assert "bbb failed and is left out" in (out / "report.html").read_text()
     failed = out / "fits" / "bbb-seed0-failed.nc"
     said = capsys.readouterr().err
     assert "bbb, seed 0: the loss became" in said

@@ -86,3 +86,4 @@ def test_installed_command_compares(environment: tuple[Path, dict[str, str]], tm
     assert done.returncode == 0, done.stderr
     assert "accuracy" in done.stdout
     assert (tmp_path / "run" / "table.csv").exists()
+    assert "<img " in (tmp_path / "run" / "report.html").read_text()  # with the templates that the wheel holds

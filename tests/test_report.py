@@ -158,6 +158,11 @@ def test_bad_runs_get_a_sentence(run: Path, tmp_path: Path, capsys: pytest.Captu
         return said
 
     assert "holds no finished run (table.csv is not there)" in fails(str(tmp_path / "nothing"))
+    picture(run / "figures" / "loss.png", 40, 0)
+    whole = (run / "figures" / "loss.png").read_bytes()
+    (run / "figures" / "loss.png").write_bytes(whole[: len(whole) // 2])
+    assert "loss.png is no whole picture: delete it" in fails(str(run))
+    (run / "figures" / "loss.png").unlink()
     assert "cannot be written" in fails(str(run), "--out", str(run / "table.csv" / "page.html"))
     (run / "manifest.json").write_text("{")
     assert "cannot be read" in fails(str(run))
