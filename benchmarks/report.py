@@ -101,6 +101,7 @@ def render_page(template: str, **facts: Any) -> str:
         loader=jinja2.FileSystemLoader(PAGE_FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["slug"] = slug
+    environment.filters["number"] = lambda value: repr(float(value)).replace("inf", "Infinity")  # as JavaScript reads it
     inside = {name: Markup((PAGE_FOLDER / f"page.{name}").read_text(encoding="utf-8")) for name in ("css", "js")}
     return environment.get_template(template).render(**inside, **facts)
 

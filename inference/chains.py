@@ -126,19 +126,20 @@ class Sampler:
         advance = meter.compiled(partial(_advance, chains, chunk), chains.state, jnp.asarray(chunk), x, y)
         state = chains.state
         if chains.tune is not None:
-            progress.update(0, total, "draws a chain", "tuning")
-            if self.max_seconds is not None:
-                advance(state, jnp.asarray(1), x, y)  # for its price alone
-            tuning_steps = self._tuning_steps(meter.seconds)
-            state = meter.compiled(chains.tune(tuning_steps), state, x, y)(state, x, y)
+            with progress.ahead("tuning"):
+                progress.update(0, total, "draws a chain", "all chains at once")
+                if self.max_seconds is not None:
+                    advance(state, jnp.asarray(1), x, y)  # for its price alone
+                tuning_steps = self._tuning_steps(meter.seconds)
+                state = meter.compiled(chains.tune(tuning_steps), state, x, y)(state, x, y)
             meter.gradients += tuning_steps * self.num_chains * self.GRADIENTS_PER_STEP
-            progress.part("")  # what the tuning took says nothing of the draws to come
 
         done, parts, length = 0, [], 1
         while done < total and meter.share < 1:
             length, before, seconds = min(length, total - done), meter.share, meter.seconds
             state, recorded = advance(state, jnp.asarray(length), x, y)
-            recorded = jax.tree.map(lambda leaf, n=length: np.asarray(leaf)[:, :n], recorded)
+            # copied: a view would keep the whole chunk's buffer, as often as a chunk is cut into calls
+            recorded = jax.tree.map(lambda leaf, n=length: np.array(np.asarray(leaf)[:, :n]), recorded)
             parts.append(recorded)
             meter.gradients += int(recorded["n_steps"].sum()) * self.GRADIENTS_PER_STEP
             done += length

@@ -83,9 +83,9 @@ def descend(
     runs: list[Run] = []
     for place, key in enumerate(keys, 1):
         key_init, key_steps, key_draws, key_set_up = jax.random.split(key, 4)
-        begin = starting_point(key_init, share, model, x, y, progress)
         if len(keys) > 1:
             progress.part(each, place, len(keys))
+        begin = starting_point(key_init, share, model, x, y, progress)
         problem = set_up(begin, key_set_up)
         num_steps = _steps_by_passes(share, begin, len(x), gradients_per_step)
         if descent is None:

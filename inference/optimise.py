@@ -292,17 +292,19 @@ class Descent:
     def _in_pieces(self, state: Any, keys: Any, done: int, length: int, plan: Plan) -> Iterator[tuple[Any, np.ndarray]]:
         """Yield the state and the losses (step,) after calls of some seconds each; after a loss not finite no more."""
         end, most = done + length, length
-        length = min(self._piece, length)
         while done < end:
-            length = min(length, end - done)
+            length = min(self._piece, end - done)
             started = time.perf_counter()
             state, losses = self._advance(state, keys, done, length, plan)
             new = np.asarray(losses, np.float64)[:length]
+            seconds = time.perf_counter() - started
             yield state, new
             if not np.isfinite(new).all():
                 return
             done += length
-            self._piece = length = next_length(length, time.perf_counter() - started, most)
+            following = next_length(length, seconds, most)
+            # a call that the chunk's end cut short says nothing against longer ones
+            self._piece = max(following, self._piece) if length < self._piece else following
 
     def _advance(self, state: Any, keys: Any, done: int, length: int, plan: Plan) -> Any:
         return self._compiled(state, keys, jnp.asarray(done), jnp.asarray(length), plan, *self._data)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Literal
 
@@ -45,7 +46,7 @@ class Progress:
     """What is running, how far it is, how long it took, what is left, and a detail such as the loss.
 
     The time left is the steps to come at the pace of the latest ones, and is not told before there is a pace: a
-    program's compilation comes first, and says so.
+    program's compilation comes first.
 
     Arguments:
         label: what is running.
@@ -67,7 +68,7 @@ class Progress:
         self._label, self._show, self._begin, self._clock = label, show, begin, clock
         self._console = console or Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
         self._started = self._last_line = clock()
-        self._part, self._place, self._count = "", 1, 1
+        self._ahead, self._part, self._place, self._count = "", "", 1, 1
         self._marks: deque[tuple[float, int]] = deque(maxlen=RECENT)
         self._bar: rich_progress.Progress | None = None
         if show == "bar":
@@ -96,17 +97,31 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def part(self, name: str, place: int = 1, count: int = 1) -> None:
-        """Say that a part of the fit begins: a start, an ensemble's member, a fit to start from.
+    def part(self, name: str, place: int, count: int) -> None:
+        """Say that a part of the fit begins, of several alike: a start, an ensemble's member.
 
         Arguments:
-            name: what the part is.
-            place: its place among parts alike, from 1.
+            name: what each part is.
+            place: its place among them, from 1.
             count: how many of them there are.
         """
-        self._part = f"{name} {place} of {count}, " if count > 1 else f"{name}, " if name else ""
-        self._place, self._count = place, count
+        self._part, self._place, self._count = f"{name} {place} of {count}, ", place, count
         self._marks.clear()
+
+    @contextmanager
+    def ahead(self, name: str) -> Iterator[None]:
+        """Name what is done ahead of a part's own steps, such as a fit to start from.
+
+        No time left is told during it: nobody knows yet what the steps after it take.
+        """
+        outer = self._ahead, self._part, self._place, self._count
+        self._ahead, self._part = f"{self._ahead}{self._part}{name}, ", ""
+        self._marks.clear()
+        try:
+            yield
+        finally:
+            self._ahead, self._part, self._place, self._count = outer
+            self._marks.clear()
 
     def update(self, done: int, total: int, unit: str, detail: str) -> None:
         """Say that `done` of `total` steps are over.
@@ -124,7 +139,7 @@ class Progress:
         left = self._seconds_left(done, total)
         to_come = "" if left is None else f", about {_duration(left)} left"
         times = f"{_duration(now - self._started)}{to_come}"
-        said = f"{self._label}: {self._part}{done:,} of {total:,} {unit}, {times}; {detail}"
+        said = f"{self._label}: {self._ahead}{self._part}{done:,} of {total:,} {unit}, {times}; {detail}"
         if self._bar is not None:
             self._bar.update(self._task, completed=done, total=total, description=said)
         elif now - self._last_line >= LINE_SECONDS:
@@ -134,7 +149,7 @@ class Progress:
     def _seconds_left(self, done: int, total: int) -> float | None:
         """Return what the steps and the parts to come take at the latest pace; None where there is none yet."""
         (first, before), (last, after) = self._marks[0], self._marks[-1]
-        if after <= before:
+        if self._ahead or after <= before:
             return None
         return (last - first) / (after - before) * (total - done + (self._count - self._place) * total)
 

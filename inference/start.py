@@ -83,9 +83,8 @@ def starting_point(
         values = _as_networks_start(key, values, layers, start.gain)
     elif start is not None:
         if not isinstance(start, Fit):
-            progress.part("fit to start from")
-            start = made = _within_half(start, training).fit(key, model, x, y, progress)
-            progress.part("")
+            with progress.ahead("fit to start from"):
+                start = made = _within_half(start, training).fit(key, model, x, y, progress)
             if made.failure:
                 kept = made if made.losses is not None and len(made.losses) else None
                 raise FitError(f"the fit to start from: {made.failure}", kept)

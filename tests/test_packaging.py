@@ -57,9 +57,11 @@ def test_wheel_holds_the_rooms_under_one_name_and_no_tests(wheel: Path) -> None:
 
 
 def test_wheel_holds_the_files_that_commands_read(wheel: Path) -> None:
-    """Without them `hmcvi reproduce` and the atlas would work in the source alone."""
+    """Without them `hmcvi reproduce`, the atlas, the gallery and every report would work in the source alone."""
     packed = zipfile.ZipFile(wheel)
-    files = {f"hmcvi/benchmarks/{name}" for name in ("targets.toml", "atlas.toml")}
+    pages = {path.relative_to(ROOT / "benchmarks").as_posix() for path in (ROOT / "benchmarks" / "page").iterdir()}
+    assert {"page/report.html", "page/page.css", "page/page.js", "page/captions.toml"} <= pages
+    files = {f"hmcvi/benchmarks/{name}" for name in ("targets.toml", "atlas.toml", "gallery.toml", *pages)}
     for name in files:
         assert packed.read(name) == (ROOT / name.removeprefix("hmcvi/")).read_bytes()
     others = {name for name in packed.namelist() if name.startswith("hmcvi/") and not name.endswith(".py")}

@@ -98,6 +98,11 @@ def test_parts_are_named_and_their_time_is_counted():
         (SVI(num_steps=300), "of 300 steps, ", "; loss "),
         (Ensemble(size=2, num_steps=200), "member 2 of 2, 200 of 200 steps, ", "; loss "),
         (SVI(num_steps=200, start=MAP(num_steps=100)), "fit to start from, 100 of 100 steps, ", "; loss "),
+        (
+            SVI(num_steps=200, num_restarts=2, start=MAP(num_steps=100, num_restarts=3)),
+            "start 2 of 2, fit to start from, start 3 of 3, ",
+            "; loss ",
+        ),
     ],
 )
 def test_every_kind_of_method_tells_how_far_it_is(method, wanted, detail, capsys):
@@ -106,6 +111,9 @@ def test_every_kind_of_method_tells_how_far_it_is(method, wanted, detail, capsys
     progress = Progress(method.name, "lines", console=console, clock=Ticking(30.0))
     fit(jax.random.key(0), linear_regression, X, Y, method, progress=progress)
     assert any(line.startswith(f"{method.name}: ") and wanted in line and detail in line for line in lines), lines
+    # what comes after a fit to start from is not known yet
+    assert not [line for line in lines if "fit to start from" in line and " left" in line]
+    assert [line for line in lines if "fit to start from" not in line and " left" in line]
     assert capsys.readouterr().err == ""
 
 

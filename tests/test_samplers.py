@@ -139,7 +139,7 @@ SPENT = np.cumsum(PRICES)
 def independent(monkeypatch, **allowance):
     """Return (fit, draws of each chain at the end of every chunk)."""
     ends = [0]
-    monkeypatch.setattr(chains.Progress, "update", lambda self, done, total, detail: ends.append(done))
+    monkeypatch.setattr(chains.Progress, "update", lambda self, done, total, unit, detail: ends.append(done))
     result = fit(jax.random.key(0), linear_regression, X, Y, Independent(**allowance), progress=False)
     return result, ends
 
@@ -148,8 +148,25 @@ def test_a_run_without_allowances_is_whole(monkeypatch):
     result, ends = independent(monkeypatch)
     assert result.num_draws == 140
     assert result.num_gradients == SPENT[-1]
-    assert ends == list(range(0, 201, 10))
+    # twice as many draws a call, up to the chunk of a twentieth
+    assert ends == [0, 1, 3, 7, *range(15, 200, 10), 200]
     assert result.ended_in_warmup is None
+
+
+def test_calls_of_few_draws_keep_those_draws_alone(monkeypatch):
+    """A slow machine's call of one draw must not hold the buffer of a whole chunk."""
+    sizes = []
+    concatenate = np.concatenate
+
+    def measured(parts, *arguments, **options):
+        sizes.extend(part.nbytes if part.base is None else part.base.nbytes for part in parts)
+        return concatenate(parts, *arguments, **options)
+
+    monkeypatch.setattr("hmcvi.inference.progress.UPDATE_SECONDS", 0.0)
+    monkeypatch.setattr(chains.np, "concatenate", measured)
+    independent(monkeypatch)
+    assert len(sizes) == 3 * 200  # draws, steps and step sizes, one draw of each chain a call
+    assert max(sizes) <= 2 * 3 * 8
 
 
 @pytest.mark.parametrize("passes", [400, 777.5, 1000])

@@ -22,7 +22,8 @@ for (const table of document.querySelectorAll("table.sortable")) {
       const compare = (a, b) => {
         const [one, other] = [key(a), key(b)];
         if (one === null || other === null) return (one === null) - (other === null);
-        return sign * (typeof one === "number" ? one - other : one.localeCompare(other));
+        if (typeof one === "string") return sign * one.localeCompare(other);
+        return sign * (Number(one > other) - Number(one < other)); // no difference: ∞ − ∞ is no number
       };
       body.append(...(order === null ? original : [...original].sort(compare)));
       const status = document.getElementById("sorted");
