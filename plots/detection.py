@@ -18,7 +18,6 @@ from .calibration import wilson_interval
 
 __all__ = ["roc"]
 
-_NUM_BOOTSTRAP = 200
 # False positive rates where every curve has a point, evenly apart on the square-root scale: straight lines bend on it.
 _GRID = np.linspace(0, 1, 201) ** 2
 
@@ -37,8 +36,8 @@ def roc(
     over all thresholds; rows of equal uncertainty are joined by a straight line. The scale of the false positive rate
     is its square root, on which good detectors stay apart and chance, in grey, is a parabola.
 
-    Bands hold 95 % of the true positive rates at one false positive rate: the bootstrap's, which redraws the rows of
-    both sets, or Wilson's interval where it is wider, for it alone has a width where all or none are flagged. The
+    Bands hold the true positive rate at each false positive rate with about 95 % or more: they combine Wilson's
+    intervals of both rates, and say nothing below the false positive rate that so few rows cannot tell from 0. The
     number beside a method is its AUROC, the area under its curve on a linear scale, with its standard error.
 
     Args:
@@ -130,12 +129,18 @@ def _joined(false_positive: np.ndarray, true_positive: np.ndarray) -> tuple[np.n
 
 
 def _band(inside: np.ndarray, outside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the lower and upper end of the true positive rate at each false positive rate of the grid."""
-    rng = np.random.default_rng(0)
-    redrawn = [
-        np.interp(_GRID, *_rates(rng.choice(inside, len(inside)), rng.choice(outside, len(outside))))
-        for _ in range(_NUM_BOOTSTRAP)
-    ]
-    low, high = np.quantile(redrawn, (0.025, 0.975), axis=0)
-    wilson_low, wilson_high = wilson_interval(np.interp(_GRID, *_rates(inside, outside)), np.array(len(outside)))
-    return np.minimum(low, wilson_low), np.maximum(high, wilson_high)
+    """Return the lower and upper end of the true positive rate at each false positive rate of the grid.
+
+    At a threshold both rates are known up to Wilson's intervals. The true positive rate at a false positive rate f is
+    at least that of the last threshold whose false positives are surely at most f, and at most that of the first one
+    whose false positives are surely f or more.
+    """
+    false_positive, true_positive = _rates(inside, outside)
+    fewest, most = wilson_interval(false_positive, np.array(len(inside)))
+    lowest, highest = wilson_interval(true_positive, np.array(len(outside)))
+    before = np.searchsorted(most, _GRID, side="right") - 1  # both rise with the threshold's place
+    after = np.searchsorted(fewest, _GRID, side="left")
+    low = np.where(before >= 0, lowest[np.maximum(before, 0)], 0.0)
+    high = np.where(after < len(fewest), highest[np.minimum(after, len(fewest) - 1)], 1.0)
+    curve = np.interp(_GRID, false_positive, true_positive)  # which jumps at 0, where the ends do not
+    return np.clip(np.minimum(low, curve), 0, 1), np.clip(np.maximum(high, curve), 0, 1)
