@@ -35,7 +35,9 @@ class Caption:
 
     def about(self, stem: str, methods: Iterable[str]) -> Caption:
         """Return the caption of one file, with its method or shift and the methods that are drawn filled in."""
-        words = {"each": stem.removeprefix(self.stem), "methods": ", ".join(methods)}
+        each = stem.removeprefix(self.stem)
+        each = each.replace("-", " ") if self.stem == "loss-" else each  # a quantity, in place of a method
+        words = {"each": each, "methods": ", ".join(methods)}
         title, read, alt = (text.format(**words) for text in (self.title, self.read, self.alt))
         return Caption(self.group, stem, self.function, title, read, alt[:1].upper() + alt[1:])
 

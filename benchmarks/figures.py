@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import pyplot as plt
 
 from hmcvi import inference, plots
 from hmcvi.inference import ClassPredictive, Fit, NormalPredictive, predict, predict_draws, scores
@@ -63,10 +64,12 @@ def draw_figures(
         *further.items(),
     ]
     for place, (stem, draw) in enumerate(figures, 1):
+        (folder / f"{stem}.png").unlink(missing_ok=True)  # of an earlier version, which a failure would leave
         try:
             plots.save(draw(), folder / stem)
-        except ValueError as error:
-            faults[stem] = str(error)
+        except Exception as error:  # whatever a plotting library raises: the scores are yet to be printed
+            faults[stem] = f"{type(error).__name__}: {error}"
+            plt.close("all")
         progress.update(place, len(figures), "figures", stem)
     return faults
 

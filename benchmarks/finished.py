@@ -108,6 +108,7 @@ def read_finished(folder: Path) -> FinishedRun:
             training_rows=int(manifest["training_rows"]),
             precision=str(manifest["precision"]),
         )
+        _ = manifest["written"][:10], manifest["device"], manifest["visible_cores"], manifest["versions"]["hmcvi"]
         fault = _disagreement(run)
     except (AttributeError, IndexError, KeyError, StopIteration, TypeError, ValueError) as error:
         raise UsageError(

@@ -23,7 +23,7 @@ from .run_folder import processor, write_whole
 __all__ = ["Item", "collect", "main", "read_runs"]
 
 MOST_BYTES = 20_000_000
-"""What the page may weigh: its pictures are as sharp as they were drawn."""
+"""What the figures of one run may weigh: none has come near it."""
 
 ATLAS = Path(__file__).parent / "results" / "atlas"
 """The atlas' own page, whose figure stands in the gallery: it took more than an hour to make."""

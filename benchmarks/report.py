@@ -73,7 +73,7 @@ def page_of(run: FinishedRun) -> str:
         "set_up": _set_up(run),
         "hyperparameters": [(name, _settings(settings)) for name, settings in run.settings.items()],
         "board": table,
-        "read_board": how_to_read(run.table, run.summary),
+        "read_board": how_to_read(run.table, {**run.summary, "shifts": {}}),  # the page has every severity apart
         "sections": sections(run, joined),
         "pairs": pairs(run),
         "verdicts": list(run.records()),
@@ -85,6 +85,8 @@ def page_of(run: FinishedRun) -> str:
         "explain": explain_score,
         "looks": plots.looks(methods),
         "glossary": glossary([*_scores(joined), "verdict", "probability better", "R-hat", "ESS", "Pareto k-hat"]),
+        "has_reference": (run.table["set"] == "reference").any(),
+        "REFERENCE": REFERENCE,
         "BEST": BEST,
         "TIED": TIED,
         "POOR": POOR,
@@ -101,7 +103,9 @@ def render_page(template: str, **facts: Any) -> str:
         loader=jinja2.FileSystemLoader(PAGE_FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["slug"] = slug
-    environment.filters["number"] = lambda value: repr(float(value)).replace("inf", "Infinity")  # as JavaScript reads it
+    environment.filters["number"] = lambda value: repr(float(value)).replace(
+        "inf", "Infinity"
+    )  # as JavaScript reads it
     inside = {name: Markup((PAGE_FOLDER / f"page.{name}").read_text(encoding="utf-8")) for name in ("css", "js")}
     return environment.get_template(template).render(**inside, **facts)
 
@@ -133,19 +137,33 @@ def _scores(joined: pd.DataFrame) -> list[str]:
 
 
 def _question(run: FinishedRun) -> str:
-    methods = list(run.settings)
-    against = (
-        f"What does cheap inference cost against {REFERENCE}?" if REFERENCE in methods else "Which method is better?"
-    )
-    inside = run.scored_on
-    foreign = len(run.summary["sets"]) - 1
-    at = f", at seeds {', '.join(map(str, run.seeds))}" if len(run.seeds) > 1 else ""
-    other = f" and {foreign} set{'s' if foreign > 1 else ''} of rows from elsewhere" if foreign else ""
+    """Return what was asked: which methods, on which rows."""
+    methods, fits = list(run.settings), run.summary["fits"]
+    cheap = [name for name in methods if fits[name][0]["num_chains"] == 1]  # draws of a sampler are chains
+    if len(methods) == 1:
+        asked = f"How good is {methods[0]}?"
+    elif REFERENCE in methods and cheap:
+        asked = f"What does cheap inference cost against {REFERENCE}?"
+    else:
+        asked = "Which method is better?"
+    of_seeds = f"at each of the seeds {', '.join(map(str, run.seeds))} " if len(run.seeds) > 1 else ""
+    fitted = f"{', '.join(methods)} {'were' if len(methods) > 1 else 'was'} {of_seeds}fitted to"
+    shared = "the same " if len(methods) > 1 else ""
     return (
-        f"{against} {', '.join(methods)} {'were' if len(methods) > 1 else 'was'} fitted to the same "
-        f"{run.training_rows:,} rows of {run.data} with the same model, {run.model}, and the same prior, and scored on "
-        f"the same {run.summary['sets'][inside]:,} {inside} rows{other}{at}."
+        f"{asked} {fitted} {shared}{run.training_rows:,} rows of {run.data}, with {shared or 'the '}model {run.model} "
+        f"and {shared or 'its '}prior, and scored on {_scored_rows(run)}."
     )
+
+
+def _scored_rows(run: FinishedRun) -> str:
+    inside, sets, shifts = run.scored_on, run.summary["sets"], run.summary.get("shifts", {})
+    foreign = len(sets) - 1 - sum(map(len, shifts.values()))
+    rows = f"{sets[inside]:,} {inside} rows"
+    if shifts:
+        rows += f" (also under growing {' and '.join(shifts)})"
+    if foreign:
+        rows += f" and {foreign} set{'s' if foreign > 1 else ''} of rows from elsewhere"
+    return rows
 
 
 def _answers(run: FinishedRun, table: Board) -> list[str]:
@@ -181,7 +199,10 @@ def _answers(run: FinishedRun, table: Board) -> list[str]:
         if len(ratios) > MOST_NAMED:  # the ends alone: the board has all
             ends = (min(ratios, key=ratios.__getitem__), max(ratios, key=ratios.__getitem__))
             ratios = {name: ratios[name] for name in ends}
-        times = " and ".join(f"{ratio:,.3g} times those of {name}" for name, ratio in ratios.items())
+        times = " and ".join(
+            f"{f'{ratio:,.0f}' if ratio >= 100 else f'{ratio:.3g}'} times those of {name}"
+            for name, ratio in ratios.items()
+        )
         found.append(f"Passes over the data: {REFERENCE} took {times}.")
     if run.request["quick"]:
         found.append("The budgets were too small to conclude from (--quick).")

@@ -13,6 +13,7 @@ from .evaluate import REFERENCE
 from .finished import FinishedRun
 from .grouped import SHORT, number
 from .joined import COST, direction
+from .loo import BAD_ROWS, ELPD
 from .moments import MEANS, SDS
 from .table import FROM_SEVERAL, OFF_BOARD, POOR, average_seeds, interval_cell, probability_better, worst_verdict
 
@@ -52,7 +53,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the board: the score, the set it is on where that is not the scored one, and which way is better."""
+    """A column of the board: the score, the set it is on or what it is a distance to, and which way is better."""
 
     score: str
     part: str
@@ -103,7 +104,8 @@ def board(run: FinishedRun, joined: pd.DataFrame) -> Board:
     columns, cells = [], []
     for (kind, part, score), rows in joined.groupby(["kind", "set", "score"], sort=False):
         if score in SHORT.get(kind, ()):
-            columns.append(Column(score, "" if kind in ("scored", "fit", "reference") else part, _better(kind, score)))
+            where = "" if kind in ("scored", "fit") else f"to {REFERENCE}" if kind == "reference" else part
+            columns.append(Column(score, where, _better(kind, score)))
             cells.append(_cells(kind, score, rows, methods))
     order = sorted(range(len(columns)), key=lambda i: columns[i].score in COST)  # cost last, all else as it comes
     lines = [
@@ -122,7 +124,7 @@ def sections(run: FinishedRun, joined: pd.DataFrame) -> list[Section]:
         of_kind = joined[joined["kind"] == kind]
         for part, rows in of_kind.groupby("set", sort=False):
             lines = [
-                Line(score, _cells(kind, score, of_score, methods), _better(kind, score))
+                Line(score, _cells(kind, score, of_score, methods, monte_carlo=True), _better(kind, score))
                 for score, of_score in rows.groupby("score", sort=False)
                 if score not in OFF_BOARD and not score.startswith((f"{MEANS}:", f"{SDS}:"))  # table.csv has them
             ]
@@ -136,18 +138,18 @@ def pairs(run: FinishedRun) -> list[Line]:
     """Return a line for every pair of methods and score that is a mean over rows: difference, and who is better."""
     lines = []
     for of in run.summary.get("differences", ()):
-        value, low, high = of["value"], of["low"], of["high"]
+        value, low, high = (of.get(key) for key in ("value", "low", "high"))
         if value is None:
             continue
         shown = f"{value:.3f}" if low is None else interval_cell(value, low, high)
-        share = of["probability_better"]
+        share, tied = of.get("probability_better"), of.get("tied")
         cells = (
             Cell(of["method"]),
             Cell(of["minus"]),
             Cell(of["score"]),
             Cell(shown, value=value),
             Cell(NONE) if share is None else Cell(probability_better(share), value=share),
-            Cell("tie" if of["tied"] else "differ"),
+            Cell(NONE if tied is None else "tie" if tied else "differ"),
         )
         lines.append(Line("", cells))
     return lines
@@ -161,16 +163,22 @@ def _verdict(run: FinishedRun, method: str) -> str:
     return worst_verdict([record["verdict"] for record in run.summary["fits"][method]])
 
 
-def _cells(kind: str, score: str, rows: pd.DataFrame, methods: Sequence[str]) -> tuple[Cell, ...]:
+def _cells(
+    kind: str, score: str, rows: pd.DataFrame, methods: Sequence[str], *, monte_carlo: bool = False
+) -> tuple[Cell, ...]:
     averages = average_seeds(rows).set_index("method")
     marks: Mapping[str, str] = rows.drop_duplicates("method").set_index("method")["mark"].to_dict()
     cells = []
     for method in methods:
         if method not in averages.index or math.isnan(averages.loc[method, "value"]):
-            cells.append(Cell("not applicable" if score in FROM_SEVERAL else NONE))
+            unsound = score == ELPD and method in averages.index
+            cells.append(Cell("k-hat too high" if unsound else "not applicable" if score in FROM_SEVERAL else NONE))
             continue
         row = averages.loc[method]
-        text, detail = number(row["value"], row["standard_error"], cost=kind == "fit")
+        text, detail = number(row["value"], row["standard_error"], cost=kind == "fit" or score == BAD_ROWS)
+        if monte_carlo and detail and not math.isnan(row["monte_carlo_error"]):
+            digits = len(text.partition(".")[2])
+            detail += f" (±{row['monte_carlo_error']:,.{digits}f})"
         if np.isfinite(row["low"]):
             text, _, detail = interval_cell(row["value"], row["low"], row["high"]).partition(" ")
         cells.append(Cell(text, detail, float(row["value"]), marks.get(method, "")))

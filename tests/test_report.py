@@ -116,8 +116,8 @@ def test_sections_hold_every_score_of_the_table_but_those_of_single_sites(run: P
 def test_page_says_what_the_files_say(run: Path) -> None:
     page = text_of(write_report(run).read_text())
     for words in (
-        "142 rows of wine with the same model, mlp",
-        "same 36 test rows and 1 set of rows from elsewhere, at seeds 0, 1",
+        "nuts, svi, map were at each of the seeds 0, 1 fitted to the same 142 rows of wine, with the same model mlp",
+        "and scored on 36 test rows and 1 set of rows from elsewhere.",
         "nuts is unconverged at seed 1: there is no reference",
         "Best nll: nuts (0.110); tied with it: map (0.175).",
         "✗ unconverged, 1 of 2",

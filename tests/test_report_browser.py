@@ -1,5 +1,7 @@
 """The report in a real browser: it sorts, explains, prints, fits a phone, and can be used by everybody."""
 
+import math
+
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
@@ -56,6 +58,17 @@ def test_sorts_by_the_better_end_then_the_other_then_as_it_came(report):
         assert said == []
 
 
+def test_what_is_infinite_or_missing_has_its_place(tmp_path):
+    """A score of ∞ is the worst, and what has none stays last, whichever way it is sorted."""
+    values = {"nuts": [0.3], "svi": [math.inf], "bbb": [0.1], "map": [math.nan], "laplace": [math.inf]}
+    with opened(write_report(write_run(tmp_path / "run", values))) as (page, said):
+        heading(page, "nll").click()
+        assert column(page, 1) == ["bbb", "nuts", "svi", "laplace", "map"]
+        heading(page, "nll").click()
+        assert column(page, 1) == ["svi", "laplace", "nuts", "bbb", "map"]
+        assert said == []
+
+
 def test_sorts_by_keyboard_alone(report):
     with opened(report) as (page, said):
         heading(page, "nll").focus()
@@ -91,6 +104,32 @@ def test_a_tooltip_says_what_a_score_means_to_pointer_and_keyboard(report):
         assert box["x"] + box["width"] <= width
         page.keyboard.press("Escape")
         assert tip.is_hidden()
+        assert said == []
+
+
+def test_every_heading_explains_itself_to_the_keyboard_wherever_it_is(report):
+    """Also those that the focus scrolls into view."""
+    with opened(report, viewport={"width": 390, "height": 844}) as (page, said):
+        headings = page.locator(".board thead button[aria-describedby]")
+        assert headings.count() >= 5
+        for place in range(headings.count()):
+            headings.nth(place).focus()
+            page.wait_for_timeout(100)
+            about = headings.nth(place).get_attribute("aria-describedby")
+            assert page.locator("#tip").inner_text() == page.locator(f"#{about}").inner_text()
+        assert said == []
+
+
+def test_a_tap_on_a_score_explains_it_and_keeps_the_place(report):
+    with opened(report, viewport={"width": 390, "height": 844}, has_touch=True) as (page, said):
+        term = page.locator("#scores a.term").first
+        term.scroll_into_view_if_needed()
+        before = page.evaluate("window.scrollY")
+        term.tap()
+        assert page.evaluate("window.scrollY") == before
+        assert page.locator("#tip").is_visible()
+        term.tap()  # once more leads to the glossary
+        assert page.evaluate("location.hash").startswith("#about-")
         assert said == []
 
 
@@ -140,6 +179,8 @@ def test_prints_every_score_and_nothing_to_press(report):
         assert page.locator("details:not([open], .further)").count() == 0
         page.emulate_media(media="print", color_scheme="light")
         assert page.locator("nav").is_hidden()
+        assert page.locator(".press").count() >= 2
+        assert not any(page.locator(".press").nth(i).is_visible() for i in range(page.locator(".press").count()))
         assert page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
         assert page.pdf().startswith(b"%PDF")
         page.evaluate("window.dispatchEvent(new Event('afterprint'))")

@@ -35,13 +35,12 @@ for (const table of document.querySelectorAll("table.sortable")) {
 
 // What a score means, at the pointer or the focus: the glossary's own words.
 const tip = document.getElementById("tip");
-const hide = () => { tip.hidden = true; };
+let shown = null;
+const hide = () => { tip.hidden = true; shown = null; };
 for (const target of document.querySelectorAll("[aria-describedby^='about-']")) {
   const text = document.getElementById(target.getAttribute("aria-describedby"));
   if (!text) continue;
-  const show = () => {
-    tip.textContent = text.textContent;
-    tip.hidden = false;
+  const place = () => {
     const box = target.getBoundingClientRect();
     const own = tip.getBoundingClientRect();
     const left = Math.min(Math.max(8, box.left), document.documentElement.clientWidth - own.width - 8);
@@ -49,13 +48,27 @@ for (const target of document.querySelectorAll("[aria-describedby^='about-']")) 
     tip.style.left = `${Math.max(8, left)}px`;
     tip.style.top = `${above >= 8 ? above : box.bottom + 8}px`;
   };
+  const show = () => {
+    tip.textContent = text.textContent;
+    tip.hidden = false;
+    shown = place;
+    place();
+  };
   target.addEventListener("mouseenter", show);
   target.addEventListener("focus", show);
   target.addEventListener("mouseleave", hide);
   target.addEventListener("blur", hide);
+  if (target.classList.contains("term")) {
+    // The glossary is far away: a first press explains in place, a second one goes there.
+    target.addEventListener("click", (event) => {
+      if (tip.hidden || target.dataset.pressed === undefined) { event.preventDefault(); show(); }
+      target.dataset.pressed = "";
+    });
+    target.addEventListener("blur", () => { delete target.dataset.pressed; });
+  }
 }
 document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
-document.addEventListener("scroll", hide, { capture: true, passive: true });
+document.addEventListener("scroll", () => { if (shown) shown(); }, { capture: true, passive: true });
 
 for (const button of document.querySelectorAll("button.paper")) {
   button.addEventListener("click", () => {
