@@ -64,7 +64,8 @@ def draw_figures(
         *further.items(),
     ]
     for place, (stem, draw) in enumerate(figures, 1):
-        (folder / f"{stem}.png").unlink(missing_ok=True)  # of an earlier version, which a failure would leave
+        for old in folder.glob(f"{stem}.*"):  # of an earlier version: a failure would leave them
+            old.unlink()
         try:
             plots.save(draw(), folder / stem)
         except Exception as error:  # whatever a plotting library raises: the scores are yet to be printed

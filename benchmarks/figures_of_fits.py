@@ -104,5 +104,6 @@ def _kernels(fit: Fit) -> dict[str, np.ndarray]:
             size = int(np.prod(draws.shape[2:]))
             step = max(1, draws.shape[0] * draws.shape[1] * size // MOST_WEIGHTS)
             flat = np.asarray(draws[:, ::step]).ravel()
-            kernels[layer] = flat[:: -(-len(flat) // MOST_WEIGHTS)]
+            # an odd step, which falls into step with no even number of weights and leaves none out
+            kernels[layer] = flat[:: -(-len(flat) // MOST_WEIGHTS) | 1]
     return kernels

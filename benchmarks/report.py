@@ -78,7 +78,7 @@ def page_of(run: FinishedRun) -> str:
         "pairs": pairs(run),
         "verdicts": list(run.records()),
         "failed": run.summary.get("failed", {}),
-        "command": None if is_of_arrays(run.request) else repeat_command(run.request),
+        "command": None if is_of_arrays(run.request) else _command(run),
         "manifest": json.dumps(run.manifest, indent=2),
         "configuration": json.dumps(run.request, indent=2),
         "fit_files": [f"fits/{method}-seed{run.seeds[0]}.nc" for method in methods],
@@ -134,6 +134,11 @@ def _grouped(figures: Sequence[Embedded]) -> list[tuple[str, list[list[Embedded]
 def _scores(joined: pd.DataFrame) -> list[str]:
     """Return the names of all scores that the page shows, without those of single sites."""
     return list(dict.fromkeys(score for score in joined["score"] if ":" not in score))
+
+
+def _command(run: FinishedRun) -> str:
+    """Return what repeats the run, at its precision."""
+    return f"{'JAX_ENABLE_X64=1 ' if run.precision == 'float64' else ''}{repeat_command(run.request)}"
 
 
 def _question(run: FinishedRun) -> str:

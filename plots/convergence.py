@@ -31,8 +31,8 @@ def convergence(values: Mapping[str, Mapping[str, FunctionSpace]], *, axes: np.n
     below; right, the share whose effective sample size lies above, in draws a chain: bulk as lines, tail dashed. The
     verdict asks that 95 % of the values of each kind have an R-hat below 1.01, and 100 effective draws a chain in bulk
     and tail: a curve that enters the grey does not pass. A marker stands at the number that the verdict reads off a
-    curve. Values without an R-hat or size, where a chain is stuck or a draw is not finite, count as failed, and a
-    curve ends below 1 by their share.
+    curve. Values without an R-hat, where all chains are stuck or a draw is not finite, count as failed, and a
+    curve of R-hats ends below 1 by their share; their effective sample sizes say nothing, so look left first.
 
     Args:
         values: for each sampler what ``Convergence.by_kind`` of ``hmcvi.inference.convergence`` is, a mapping from kind

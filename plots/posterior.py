@@ -248,18 +248,23 @@ def _finish_ridge(
     """
     ax = collection.viz["figure"].item().axes[1]
     baselines = collection.get_aes_as_dataset("y")
+    few: list[np.ndarray] = []  # ends of the lines at few draws, which are no lines to relim
     for name in collection.viz["edge"].dataset:
         for label, look in found.items():
             line, draws = collection.get_viz("edge", name, model=label), weights[label][name].values.ravel()
             baseline = baselines[name].sel(model=label).item()
             if not _has_density(draws):
-                line.set_visible(False)
+                line.set_data([], [])
                 ax.vlines(np.unique(draws), baseline, baseline + _RIDGE, color=look.color, linewidth=0.9)
+                few += [np.array([[draw, end] for draw in draws for end in (baseline, baseline + _RIDGE)])]
                 continue
             height = line.get_ydata() - baseline
             line.set_ydata(baseline + height * _RIDGE / height.max())
             ax.fill_between(line.get_xdata(), baseline, line.get_ydata(), color=look.color, alpha=0.15, linewidth=0)
     ax.relim()
+    for ends in few:
+        ax.update_datalim(ends)
+    ax.autoscale_view(scaley=False)
     _finish_rows(collection, margin=0.15)
     style.shared_legend(np.array([ax]), _line_handles(found), own_figure=True)
 

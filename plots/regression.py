@@ -66,6 +66,8 @@ def predictive_bands(
     *,
     truth: tuple[ArrayLike, ArrayLike] | None = None,
     shade_gaps: bool = True,
+    xlabel: str = "x",
+    ylabel: str = "y",
     axes: np.ndarray | Axes | None = None,
 ) -> np.ndarray:
     """Draw each method's mean with its 95 % epistemic band (darker) inside its 95 % total band (lighter).
@@ -79,6 +81,8 @@ def predictive_bands(
         truth: the noiseless function as inputs (row,) and values (row,).
         shade_gaps: whether stretches without training points have a grey ground: outside their range, and
             between neighbours further apart than a tenth of it.
+        xlabel: what the input is, with its unit.
+        ylabel: what the target is, with its unit.
         axes: where to draw, one a method; a figure is made when None.
 
     Returns:
@@ -139,8 +143,8 @@ def predictive_bands(
         )
         ax.set_title(label)
         ax.xaxis.set_major_locator(MaxNLocator(5))
-        ax.set(xlabel="x", xlim=(low_x, high_x), ylim=_limits(bands, y_train))
-    axes[0].set_ylabel("y")
+        ax.set(xlabel=xlabel, xlim=(low_x, high_x), ylim=_limits(bands, y_train))
+    axes[0].set_ylabel(ylabel)
     handles = [
         Line2D([], [], linestyle="none", marker="o", markersize=2.2, color=style.INK, label="training points"),
         Line2D([], [], color=style.GREY, linewidth=1.4, label="mean"),

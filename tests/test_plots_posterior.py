@@ -510,3 +510,15 @@ def test_inputs_that_do_not_fit_are_named_in_one_sentence(call, message):
 def test_an_array_in_place_of_what_is_wanted_is_a_type_error(draw):
     with pytest.raises(TypeError, match=r"must map at least one label|should be the data frame"):
         draw(np.ones((3, 2)))
+
+
+def test_a_ridge_of_single_draws_alone_is_a_line_each(tmp_path):
+    """As of MAP alone, or of a sampler whose chains are stuck: there is no density to draw."""
+    one = from_dict({"posterior": {"lengthscale": np.full((1, 1), 0.5), "noise": np.full((1, 1), -2.0)}})
+    collection = plots.ridge({"map": one})
+    ax = collection.viz["figure"].item().axes[1]
+    low, high = ax.get_xlim()
+    assert low < -2.0 < 0.5 < high
+    drawn = [x for lines in ax.collections for path in lines.get_paths() for x in path.vertices[:, 0]]
+    assert {-2.0, 0.5} <= set(drawn)
+    assert all(path.exists() for path in plots.save(collection, tmp_path / "ridge"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import json
 import re
@@ -12,18 +13,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 import hmcvi.plots as plots
-from hmcvi.benchmarks import cli
+from hmcvi.benchmarks import cli, figures
+from hmcvi.benchmarks.experiment import Experiment
 from hmcvi.benchmarks.explain import captions, explain_score, find_caption
 from hmcvi.benchmarks.finished import read_finished
 from hmcvi.benchmarks.joined import BEST, COST, TIED, join
-from hmcvi.benchmarks.repeat import is_of_arrays, repeat_command
+from hmcvi.benchmarks.repeat import FLAGS, SWITCHES, is_of_arrays, repeat_command
 from hmcvi.benchmarks.report import MOST_BYTES, write_report
 from hmcvi.benchmarks.report_board import board, sections
 from hmcvi.benchmarks.report_figures import embed
 from hmcvi.benchmarks.table import BETTER
+from hmcvi.inference.progress import Progress
 
 from .run_folders import change, write_run
 
@@ -178,7 +182,8 @@ def test_bad_runs_get_a_sentence(run: Path, tmp_path: Path, capsys: pytest.Captu
         "--data digits --ood --tune",
         "--methods svi --budget-gradients 1234567.5 --svi num_steps=500 --model-options widths=8,8 prior=laplace",
         "--methods map --budget-seconds 0.25",
-        "--data 'my file.csv' --target 'a column' --task regression",
+        "--data 'my file.csv' --target 'a column' --task regression --splits 'rows_{part}.txt'",
+        "--data digits --image-size 14 --task classification",
     ],
 )
 def test_the_command_on_the_page_repeats_the_run(arguments: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,6 +198,33 @@ def test_the_command_on_the_page_repeats_the_run(arguments: str, monkeypatch: py
     assert command[:2] == ["hmcvi", "compare"]
     assert cli.main(command[1:]) == 0
     assert json.loads(json.dumps(asked[1].configuration())) == first
+
+
+def test_no_field_of_an_experiment_is_forgotten_by_its_command() -> None:
+    fields = {field.name for field in dataclasses.fields(Experiment)}
+    # where the data lie is the reader's own affair; the rows' hash tells whether they are the same
+    assert {*FLAGS, *SWITCHES, "budget", "options"} == fields - {"data_dir"}
+
+
+def test_the_command_keeps_the_precision(run: Path) -> None:
+    change(run, "manifest.json", "precision", to="float64")
+    assert "JAX_ENABLE_X64=1 hmcvi compare --data wine" in text_of(write_report(run).read_text())
+
+
+def test_a_figure_that_cannot_be_drawn_is_said_and_costs_no_other(tmp_path: Path) -> None:
+    """Whatever a plotting library raises; and no picture of an earlier run stands in its place."""
+
+    def fails() -> None:
+        raise KeyError("no such axis")
+
+    (tmp_path / "bad.png").write_bytes(b"of an earlier version")
+    further = {"bad": fails, "good": lambda: Figure(figsize=(1, 1))}
+    with pytest.MonkeyPatch.context() as patch, Progress("figures", None) as progress:
+        for part in ("_calibration", "_inputs", "_detection", "fit_figures"):
+            patch.setattr(figures, part, lambda *arguments: iter(()))
+        faults = figures.draw_figures(tmp_path, None, [], {}, {}, further, progress)
+    assert faults == {"bad": "KeyError: 'no such axis'"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["good.png", "good.svg"]
 
 
 def test_a_run_of_arrays_has_no_command(run: Path) -> None:
