@@ -159,13 +159,13 @@ def compare(experiment: Experiment, out: Path | None = None, *, figures: bool = 
         further["budget"] = partial(plots.score_against_budget, budget_curves(curve, unit), unit=unit)
     if compared is not None and (compared["seed"] == experiment.seeds[0]).sum() > 1:
         further["loo"] = partial(plots.model_comparison, compared[compared["seed"] == experiment.seeds[0]])
+    print_scoreboard(frame, summary)
     if figures:
         with Progress("drawing figures", live, begin="the first") as progress:
             foreign = loaded[experiment.seeds[0]][1]
             faults = draw_figures(folder.path / "figures", first, foreign, *shown, further, progress)
         for stem, reason in faults.items():
             say.print(f"no figure {stem}: {reason}")
-    print_scoreboard(frame, summary)
     page = write_report(folder.path)
     say.print(f"\nposteriors, tables and figures: {folder.path}\nreport: {page}")
     if failures:
