@@ -107,10 +107,13 @@ def _inputs(data: Dataset, fits: Mapping[str, Fit], evaluations: Mapping[str, Ev
     if data.image_shape is None:
         return
     number = min(MOST_INPUTS, len(data.x_test))
-    images = data.x_test.reshape(len(data.x_test), *data.image_shape)
+    orders = [np.argsort(entropy, kind="stable") for entropy in entropies.values()]
+    ends = np.unique(np.concatenate([part for order in orders for part in (order[:number], order[-number:])]))
+    images = data.x_test[ends].reshape(len(ends), *data.image_shape)  # of tens of thousands no more than are shown
     names = _class_names(data, classes[first])
-    labels = [names[label] for label in data.y_test]
-    yield "certain", partial(plots.certain_inputs, images, entropies, labels=labels, num_inputs=number)
+    labels = [names[label] for label in data.y_test[ends]]
+    of_ends = {name: entropy[ends] for name, entropy in entropies.items()}
+    yield "certain", partial(plots.certain_inputs, images, of_ends, labels=labels, num_inputs=number)
     for name, fit in fits.items():
         if fit.num_chains * fit.num_draws > 1:  # one draw has no spread to hold an influence against
             yield f"importance-{name}", partial(_importance, fit, classes[name], data, chosen)
