@@ -46,6 +46,10 @@ def _table(name: str, task: Task, description: str) -> Callable[[int], Raw]:
     return read
 
 
+def _curve(x: np.ndarray) -> np.ndarray:
+    return np.cos(4 * x + 0.8)
+
+
 def _wave(seed: int) -> Raw:
     """Two clusters of inputs, where an honest posterior widens in between (arXiv:1906.11537)."""
     generator = np.random.default_rng([seed, 3])
@@ -57,7 +61,7 @@ def _wave(seed: int) -> Raw:
     noise = generator.normal(0.0, 0.1, num_train + num_test)
     low, high = -0.7, 0.5
     x = np.concatenate([x, generator.uniform(low, high, num_test)])  # in the gap: foreign, never trained on
-    y = np.cos(4 * x + 0.8) + np.concatenate([noise, generator.normal(0.0, 0.1, num_test)])
+    y = _curve(x) + np.concatenate([noise, generator.normal(0.0, 0.1, num_test)])
     return Raw(
         name="wave",
         x=x[:num_train, None],
@@ -67,6 +71,7 @@ def _wave(seed: int) -> Raw:
         task="regression",
         feature_names=("x",),
         gap=(0, low, high),
+        curve=_curve,
         description="y = cos(4x + 0.8) + N(0, 0.1²), x in two clusters with a gap (after Foong et al. 2019).",
     )
 

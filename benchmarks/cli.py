@@ -66,8 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Write a finished run as one HTML page that needs no network and can be sent: the question, the "
         "scoreboard (sortable), the verdicts, the figures and how to read them, the set-up and how to repeat it.",
     )
-    reporting.add_argument("run", type=Path, metavar="RUN", help="the run's folder")
-    reporting.add_argument("--out", type=Path, metavar="FILE", help="the page. Default: RUN/report.html")
+    reporting.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder; each gets its own page")
+    reporting.add_argument("--out", type=Path, metavar="FILE", help="the page of one run. Default: RUN/report.html")
     data = commands.add_parser("data", help="list data sets, or prepare one of TFDS's")
     actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="what is bundled, prepared and known, with rows, shape and classes")
@@ -415,9 +415,13 @@ def _data(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
+    from .options import UsageError
     from .report import write_report
 
-    print(write_report(options.run, options.out))
+    if options.out is not None and len(options.runs) > 1:
+        raise UsageError(f"--out names one page and {len(options.runs)} runs were given: give one run, or leave --out")
+    for run in options.runs:
+        print(write_report(run, options.out))
 
 
 def _add_table_options(parser: argparse.ArgumentParser) -> None:

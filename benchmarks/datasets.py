@@ -12,7 +12,7 @@ import hashlib
 import math
 import operator
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -76,6 +76,7 @@ class Dataset:
         scored_on: "test", or "validation" for tuning.
         description: one sentence on what the rows are.
         notes: sentences that a report must print, such as how the task was settled.
+        curve: the targets' true mean as a function of inputs, both in their own unit; None where nobody knows it.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Dataset:
     scored_on: str = "test"
     description: str
     notes: tuple[str, ...]
+    curve: Callable[[np.ndarray], np.ndarray] | None = None
 
     @cached_property
     def data_hash(self) -> str:
@@ -308,6 +310,7 @@ def load(
         held_out_names=held_out_names,
         gap=stretch,
         description=raw.description,
+        curve=raw.curve,
         notes=tuple(notes),
     )
 

@@ -90,7 +90,8 @@ def _calibration(data: Dataset, evaluations: Mapping[str, Evaluation]) -> Named:
     if classes:
         losses = {name: 1 - right for name, right in losses.items()}
     entropies = {name: evaluation.uncertainty["entropy"][data.scored_on] for name, evaluation in evaluations.items()}
-    yield "rejection", partial(plots.rejection_curves, entropies, losses, ylabel=label)
+    if any(of_method.any() for of_method in losses.values()):  # without an error there is none to reject
+        yield "rejection", partial(plots.rejection_curves, entropies, losses, ylabel=label)
 
 
 def _inputs(data: Dataset, fits: Mapping[str, Fit], evaluations: Mapping[str, Evaluation]) -> Named:
@@ -259,4 +260,5 @@ def _bands(data: Dataset, fits: Mapping[str, Fit]) -> np.ndarray:
         bands,
         data.x_train[:, 0] * data.feature_scale + data.feature_loc,
         data.y_train * data.target_scale + data.target_loc,
+        truth=None if data.curve is None else (x, data.curve(x)),
     )

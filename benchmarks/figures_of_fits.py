@@ -20,9 +20,6 @@ __all__ = ["fit_figures"]
 MOST_WEIGHTS = 1_000_000
 """Weights that a histogram is made of at most."""
 
-LEAST_DRAWS = 10
-"""Draws that a correlation of two weights is read from at least."""
-
 PRUNED = 0.75
 """Share of the weights that the figure of pruning removes, as in Blundell et al. (2015), section 5.1."""
 
@@ -40,12 +37,11 @@ def fit_figures(
     yield "forest", partial(plots.forest, trees)
     yield "marginals", partial(plots.marginals, trees)
     yield "ridge", partial(plots.ridge, trees)
-    if sum(np.prod(draws.shape[2:]) for draws in next(iter(fits.values())).draws.values()) > 1:
-        posteriors = [name for name, fit in fits.items() if fit.num_chains * fit.num_draws >= LEAST_DRAWS]
-        if posteriors:  # no ensemble: few members have no correlation
-            yield "pairs", partial(plots.pairs, trees, reference=posteriors[0])
-    yield from _weights(fits)
     samplers = {name: fit for name, fit in fits.items() if fit.stats}
+    if samplers and sum(np.prod(draws.shape[2:]) for draws in next(iter(fits.values())).draws.values()) > 1:
+        # a mean field's correlations are 0: the largest of its draws' would be noise
+        yield "pairs", partial(plots.pairs, trees, reference=next(iter(samplers)))
+    yield from _weights(fits)
     found = {name: evaluations[name].convergence for name in samplers}
     by_kind = {name: verdict.by_kind for name, verdict in found.items() if verdict is not None}
     if by_kind:

@@ -6,7 +6,7 @@ after it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -33,7 +33,8 @@ class Raw:
     `x_validation`, `y_validation` only where that split has validation rows. `brightness` is the number that
     images are divided by to reach 0..1; None marks a table, whose columns are standardised instead. `gap` is
     a column's number and the two ends of a stretch of it that no row may be trained or tested on: its rows
-    are foreign. `notes` are sentences that a report must print, such as that images were resized.
+    are foreign. `notes` are sentences that a report must print, such as that images were resized. `curve` is the
+    targets' true mean as a function of the inputs, where it is known.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Raw:
     brightness: float | None = None
     gap: tuple[int, float, float] | None = None
     notes: tuple[str, ...] = ()
+    curve: Callable[[np.ndarray], np.ndarray] | None = None
 
     @property
     def parts(self) -> tuple[tuple[np.ndarray, np.ndarray], ...]:

@@ -35,7 +35,10 @@ MOST_BYTES = 5_000_000
 MOST_NAMED = 3
 """Methods whose cost the summary names one by one."""
 
-FIRST_QUESTIONS = ("nll", "accuracy", "rmse", "ece")
+COVERED = "coverage, 90%"
+"""The score of a regression that the summary holds against its nominal level."""
+
+FIRST_QUESTIONS = ("accuracy", "nll", "rmse")
 """Scores that the summary at the top speaks of, where the run has them."""
 
 
@@ -174,6 +177,8 @@ def _scored_rows(run: FinishedRun) -> str:
 def _answers(run: FinishedRun, table: Board) -> list[str]:
     """Return what the board says, in sentences that hold nothing but its numbers."""
     found = []
+    if run.request["quick"]:
+        found.append("The budgets were too small to conclude from (--quick).")
     if REFERENCE in run.settings:
         records = run.summary["fits"][REFERENCE]
         bad = [str(seed) for seed, r in zip(run.seeds, records, strict=True) if r["verdict"] == UNCONVERGED]
@@ -183,7 +188,13 @@ def _answers(run: FinishedRun, table: Board) -> list[str]:
             else f"{REFERENCE} is unconverged{f' at seed {", ".join(bad)}' if len(run.seeds) > 1 else ''}: there is no "
             "reference, and it stands here as one predictor among others."
         )
+    early = [line.label for line in table.lines if line.poor and line.label != REFERENCE]
+    if early:
+        found.append(f"Not what they are meant to be, see the verdicts: {', '.join(early)}.")
     for place, column in enumerate(table.columns):
+        if column.score == COVERED and not column.part:
+            shares = ", ".join(f"{line.cells[place].text} under {line.label}" for line in table.lines)
+            found.append(f"Share of {run.scored_on} rows inside 90 % intervals: {shares}.")
         if column.part or column.score not in FIRST_QUESTIONS:
             continue
         by_mark = {
@@ -192,6 +203,7 @@ def _answers(run: FinishedRun, table: Board) -> list[str]:
         }
         if by_mark[BEST]:
             tied = f"; tied with it: {', '.join(by_mark[TIED])}" if by_mark[TIED] else "; no other is tied with it"
+            tied = "; all are equal" if len(by_mark[BEST]) == len(table.lines) else tied
             found.append(f"Best {column.score}: {', '.join(by_mark[BEST])}{tied}.")
     passes = {
         line.label: cell.value
@@ -209,8 +221,6 @@ def _answers(run: FinishedRun, table: Board) -> list[str]:
             for name, ratio in ratios.items()
         )
         found.append(f"Passes over the data: {REFERENCE} took {times}.")
-    if run.request["quick"]:
-        found.append("The budgets were too small to conclude from (--quick).")
     return found
 
 
@@ -229,16 +239,23 @@ def _set_up(run: FinishedRun) -> list[tuple[str, str]]:
             if part != run.scored_on and part not in graded
         ],
         *[(f"Shift: {shift}", f"severities 1 to {len(parts)}") for shift, parts in summary.get("shifts", {}).items()],
-        ("Model", f"{run.model}: {_settings(run.options)}"),
+        ("Model", f"{run.model}: {_settings(_read_options(run.options))}"),
         ("Seeds", ", ".join(map(str, run.seeds))),
     ]
     budget = run.request.get("budget")
     if budget:
         terms.append(("Budget", f"at most {budget['amount']:g} {budget['unit']} a method"))
     manifest = run.manifest
-    made = f"{manifest.get('processor', '')}, {manifest['visible_cores']} cores, {manifest['device']}, {run.precision}"
+    device = str(manifest["device"]).partition(": ")[2]  # the kind behind the platform
+    made = f"{manifest.get('processor', '')}, {manifest['visible_cores']} cores, {device}, {run.precision}"
     terms.append(("Made on", f"{manifest['written'][:10]}, {made}".replace(" ,", "")))
     return terms
+
+
+def _read_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that this likelihood reads: a regression has no classes."""
+    unread = {"num_classes"} if options.get("likelihood") == "normal" else set()
+    return {name: value for name, value in options.items() if name not in unread}
 
 
 def _settings(settings: Mapping[str, Any]) -> str:

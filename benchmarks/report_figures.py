@@ -20,13 +20,16 @@ __all__ = ["Embedded", "embed"]
 LARGEST_VECTOR = 150_000
 """Bytes of a vector drawing that is taken as it is; of a larger one its pixels are smaller and faster to show."""
 
+DOTS_PER_INCH = 125
+"""Of a figure on the page: its small print, 6 points, is 10 pixels high then."""
+
 COLOURS = 256
 """Colours of an embedded picture: more than a figure's flat tones and their edges need, at half the bytes."""
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """A figure in a page: its caption, its bytes as a data address, and its size in pixels at 96 to the inch."""
+    """A figure in a page: its caption, its bytes as a data address, and its size in pixels."""
 
     caption: Caption
     source: str
@@ -69,7 +72,7 @@ def embed(folder: Path, methods: Sequence[str], max_bytes: int) -> tuple[list[Em
     for stem, (kind, data) in content.items():
         with _picture(folder / f"{stem}.png") as picture:
             dots = picture.info.get("dpi", (200, 200))[0]
-            width, height = (round(length * 96 / dots) for length in picture.size)
+            width, height = (round(length * DOTS_PER_INCH / dots) for length in picture.size)
         source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
         found.append(Embedded(captioned[stem], source, width, height))
     return found, left_out

@@ -315,11 +315,17 @@ def read_run(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         table = pd.read_csv(folder / "table.csv")
         summary = json.loads((folder / "summary.json").read_text())
     except FileNotFoundError as error:
-        raise UsageError(f"{folder} holds no finished run ({Path(error.filename).name} is not there)") from error
+        inside = sorted(path.parent.name for path in folder.glob("*/summary.json"))
+        hint = f"; inside it are the runs {', '.join(inside[:5])}{', ...' if len(inside) > 5 else ''}" if inside else ""
+        raise UsageError(f"{folder} holds no finished run ({Path(error.filename).name} is not there){hint}") from error
+    except NotADirectoryError as error:
+        raise UsageError(f"{folder} is a file: give the run's folder") from error
     except (OSError, ValueError) as error:
         raise UsageError(f"{folder} cannot be read: {error}") from error
     if tuple(table.columns) != COLUMNS or not {"fits", "sets", "seeds", "title"} <= summary.keys():
-        raise UsageError(f"{folder}/table.csv or summary.json is not what hmcvi compare writes: run it again")
+        raise UsageError(
+            f"{folder}/table.csv or summary.json is not what this version of hmcvi compare writes: run it again"
+        )
     return table, summary
 
 

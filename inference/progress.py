@@ -74,6 +74,7 @@ class Progress:
         if show == "bar":
             self._bar = rich_progress.Progress(
                 rich_progress.BarColumn(bar_width=12),
+                rich_progress.TimeElapsedColumn(),
                 rich_progress.TextColumn("{task.description}", markup=False),  # on a narrow terminal its end is cut
                 console=self._console,
                 transient=True,
@@ -138,13 +139,14 @@ class Progress:
             return
         left = self._seconds_left(done, total)
         to_come = "" if left is None else f", about {_duration(left)} left"
-        times = f"{_duration(now - self._started)}{to_come}"
-        said = f"{self._label}: {self._ahead}{self._part}{done:,} of {total:,} {unit}, {times}; {detail}"
-        if self._bar is not None:
-            self._bar.update(self._task, completed=done, total=total, description=said)
+        if done >= total and self._place >= self._count and not self._ahead:
+            to_come = ", finishing"  # what a fit does after its last step, such as probing its gradient
+        steps = f"{self._label}: {self._ahead}{self._part}{done:,} of {total:,} {unit}"
+        if self._bar is not None:  # which counts the seconds itself
+            self._bar.update(self._task, completed=done, total=total, description=f"{steps}{to_come}; {detail}")
         elif now - self._last_line >= LINE_SECONDS:
             self._last_line = now
-            self._console.print(said)
+            self._console.print(f"{steps}, {_duration(now - self._started)}{to_come}; {detail}")
 
     def _seconds_left(self, done: int, total: int) -> float | None:
         """Return what the steps and the parts to come take at the latest pace; None where there is none yet."""

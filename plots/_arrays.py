@@ -86,6 +86,12 @@ def checked_sets(
             f"{name} must map each method to a mapping from set to scores, such as "
             "{'nuts': {'test': ..., 'noise': ...}}"
         )
+    for method, of_method in values.items():
+        if not isinstance(of_method, Mapping):
+            raise TypeError(
+                f"{name}[{method!r}] is a {type(of_method).__name__} but should map each set to scores: pass "
+                f"{name} by method, such as {{'nuts': {{'test': ..., 'noise': ...}}}}"
+            )
     sets = {method: checked_mapping(f"{name}[{method!r}]", of, "row") for method, of in values.items()}
     first = next(iter(sets))
     for method, of_method in sets.items():

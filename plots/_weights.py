@@ -35,7 +35,7 @@ def same_weights(
         >>> list(same_weights({"svi": tree}, None, 2)["svi"])
         ['out.kernel[0]', 'out.kernel[1]']
     """
-    if not isinstance(trees, Mapping) or not trees:
+    if not isinstance(trees, Mapping) or isinstance(trees, xr.DataTree) or not trees:  # a tree is a mapping too
         raise TypeError("trees must map at least one label to its DataTree, such as {'nuts': tree}")
     posteriors = {label: _posterior(tree, f"trees[{label!r}]") for label, tree in trees.items()}
     first = next(iter(posteriors.values()))

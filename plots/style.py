@@ -225,7 +225,15 @@ def save(
     if isinstance(formats, str) or not formats:
         raise ValueError(f"formats is {formats!r}: pass a sequence of extensions such as ('png', 'svg')")
     to_save = _figure_of(figure)
+    known = to_save.canvas.get_supported_filetypes()
+    unknown = [extension for extension in formats if extension not in known]
+    if unknown:
+        raise ValueError(f"formats has {unknown[0]!r}, which matplotlib cannot write: give any of {', '.join(known)}")
     stem = Path(path_stem)
+    if stem.suffix[1:] in known:
+        raise ValueError(
+            f"path_stem is {os.fspath(path_stem)!r}: leave out the ending and pass formats=({stem.suffix[1:]!r},)"
+        )
     stem.parent.mkdir(parents=True, exist_ok=True)
     # Not Path.with_suffix: a stem such as "ood.v1" would lose its last part.
     paths = [stem.with_name(f"{stem.name}.{extension}") for extension in formats]

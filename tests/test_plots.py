@@ -227,6 +227,20 @@ def test_a_failed_save_leaves_the_older_files_and_nothing_else(tmp_path, monkeyp
     assert not plt.get_fignums()
 
 
+@pytest.mark.parametrize(
+    ("stem", "formats", "said"),
+    [
+        ("coverage.png", ("png",), r"leave out the ending and pass formats=\('png',\)"),
+        ("coverage", ("png", "holiday"), r"formats has 'holiday', which matplotlib cannot write: give any of .*svg"),
+    ],
+)
+def test_save_says_what_is_no_stem_and_no_format(tmp_path, stem, formats, said):
+    with pytest.raises(ValueError, match=said):
+        plots.save(plots.interval_coverage(pit()), tmp_path / stem, formats)
+    assert list(tmp_path.iterdir()) == []
+    plt.close("all")
+
+
 def test_save_says_what_it_cannot_save(tmp_path):
     with pytest.raises(TypeError, match="figure is a dict but should be"):
         plots.save({}, tmp_path / "a")

@@ -522,3 +522,9 @@ def test_a_ridge_of_single_draws_alone_is_a_line_each(tmp_path):
     drawn = [x for lines in ax.collections for path in lines.get_paths() for x in path.vertices[:, 0]]
     assert {-2.0, 0.5} <= set(drawn)
     assert all(path.exists() for path in plots.save(collection, tmp_path / "ridge"))
+
+
+def test_a_tree_in_place_of_trees_is_told_how_to_be_passed():
+    tree = from_dict({"posterior": {"lengthscale": np.zeros((1, 20))}})
+    with pytest.raises(TypeError, match=r"trees must map at least one label to its DataTree"):
+        plots.pairs(tree)

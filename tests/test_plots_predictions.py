@@ -399,3 +399,8 @@ def test_inputs_that_do_not_fit_are_named_in_one_sentence(call, kind, message):
     with pytest.raises(kind, match=message) as error:
         call()
     assert "\n" not in str(error.value)
+
+
+def test_scores_by_set_alone_are_asked_for_by_method():
+    with pytest.raises(TypeError, match=r"uncertainties\['test'\] is a ndarray .* pass uncertainties by method"):
+        plots.roc({"test": np.zeros(3), "noise": np.ones(3)})

@@ -74,6 +74,13 @@ def test_command_writes_the_page_and_says_where(run: Path, capsys: pytest.Captur
     assert out.read_text() == (run / "report.html").read_text()
 
 
+def test_several_runs_get_a_page_each(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = write_run(tmp_path / "cancer", {"svi": [0.4]}, data="breast_cancer")
+    assert cli.main(["report", str(run), str(other)]) == 0
+    assert capsys.readouterr().out.splitlines() == [str(run / "report.html"), str(other / "report.html")]
+    assert "How good is svi?" in text_of((other / "report.html").read_text())
+
+
 def test_page_loads_nothing_from_elsewhere(run: Path) -> None:
     page = write_report(run).read_text()
     for tag, attributes in Tags(page).found:
@@ -124,6 +131,7 @@ def test_page_says_what_the_files_say(run: Path) -> None:
         "and scored on 36 test rows and 1 set of rows from elsewhere.",
         "nuts is unconverged at seed 1: there is no reference",
         "Best nll: nuts (0.110); tied with it: map (0.175).",
+        "Not what they are meant to be, see the verdicts: map.",
         "✗ unconverged, 1 of 2",
         "as it was written",  # the reason of each verdict
         "hmcvi compare --data wine --methods nuts svi map --seeds 0 1 --ood",
@@ -167,6 +175,11 @@ def test_bad_runs_get_a_sentence(run: Path, tmp_path: Path, capsys: pytest.Captu
     (run / "figures" / "loss.png").write_bytes(whole[: len(whole) // 2])
     assert "loss.png is no whole picture: delete it" in fails(str(run))
     (run / "figures" / "loss.png").unlink()
+    assert "is a file: give the run's folder" in fails(str(run / "table.csv"))
+    assert f"{run.parent} holds no finished run (table.csv is not there); inside it are the runs wine" in fails(
+        str(run.parent)
+    )
+    assert "--out names one page and 2 runs were given" in fails(str(run), str(run), "--out", str(tmp_path / "x.html"))
     assert "cannot be written" in fails(str(run), "--out", str(run / "table.csv" / "page.html"))
     (run / "manifest.json").write_text("{")
     assert "cannot be read" in fails(str(run))
@@ -273,7 +286,7 @@ def test_figures_come_in_the_order_of_their_captions_methods_in_the_run_s(run: P
         "rank-svi",
     ]
     assert left_out == []
-    assert found[0].width == round(20 * 96 / 200)
+    assert found[0].width == pytest.approx(20 * 125 / 200, abs=0.6)
     assert "nuts, svi, map" in found[0].caption.alt
     assert found[-1].caption.title.endswith("svi")
 
@@ -300,3 +313,9 @@ def test_a_small_vector_is_taken_and_a_large_one_is_not(run: Path) -> None:
     assert found["reliability"].startswith("data:image/png;base64,")
     # where there is no room for a vector that is larger than the pixels, they stand in for it
     assert embed(run / "figures", ["nuts"], 10**4)[0][1].source.startswith("data:image/png;base64,")
+
+
+def test_equal_methods_are_called_equal(tmp_path: Path) -> None:
+    page = text_of(write_report(write_run(tmp_path / "run", {"svi": [0.2], "bbb": [0.2]})).read_text())
+    assert "Best nll: svi (0.200), bbb (0.200); all are equal." in page
+    assert "no other" not in page
