@@ -90,7 +90,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if status:
             print(f"gallery: hmcvi {shlex.join(command)} ended with status {status}", file=sys.stderr)
             return status
-    items = collect(plan, options.out)
+    try:
+        items = collect(plan, options.out)
+    except ValueError as error:
+        print(f"gallery: {error}", file=sys.stderr)
+        return 1
     groups: dict[str, list[Item]] = {}
     for item in items:
         groups.setdefault(item.figure.caption.group, []).append(item)

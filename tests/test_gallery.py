@@ -98,6 +98,16 @@ def test_a_figure_that_a_run_has_not_drawn_is_named(tmp_path):
         gallery.collect(plan, tmp_path)
 
 
+def test_a_missing_figure_is_a_sentence_of_the_command_and_no_page(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "main", lambda arguments: 0)
+    assert gallery.main(["--out", str(tmp_path)]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("gallery: ")
+    assert "has no figure" in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "gallery.html").exists()
+
+
 def test_a_run_that_fails_ends_the_gallery_with_its_status(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cli, "main", lambda arguments: 3)
     assert gallery.main(["--out", str(tmp_path / "out")]) == 3

@@ -1,6 +1,5 @@
 """Figures of single inputs show the right images with the right numbers, whole and legible."""
 
-import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib import colors
@@ -11,7 +10,7 @@ from scipy.special import softmax
 from hmcvi import plots
 from hmcvi.plots import _images
 
-from .drawn_text import check_apart, visible_texts
+from .drawn_text import check_apart, drawn_on_a_page, visible_texts
 
 METHODS = ("nuts", "svi-lowrank", "bbb-local", "map")
 GARMENTS = ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
@@ -81,14 +80,7 @@ FIGURES = {
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_fit_a_page_with_their_texts_apart_and_leave_the_settings_alone(name):
-    before = dict(mpl.rcParams)
-    figure = FIGURES[name]()[0, 0].get_figure()
-    assert dict(mpl.rcParams) == before
-    assert plots.COLUMN_WIDTH <= figure.get_figwidth() <= plots.PAGE_WIDTH
-    figure.canvas.draw()
-    for ax in figure.axes:
-        if not ax.get_visible():
-            ax.set_axis_off()  # a hidden panel says nothing
+    figure = drawn_on_a_page(lambda: FIGURES[name]()[0, 0].get_figure())
     texts = visible_texts(figure)
     heads = [ax._left_title for ax in figure.axes if ax._left_title.get_text()]
     texts += [(head.get_text(), head.get_window_extent()) for head in heads]

@@ -11,7 +11,7 @@ import hmcvi.plots as plots
 from hmcvi.inference.diagnostics import ebfmi
 from hmcvi.plots._weights import choose_weights
 
-from .drawn_text import check_apart, visible_texts
+from .drawn_text import check_apart, drawn_on_a_page, visible_texts
 
 MANY = ("nuts", "svi", "bbb-local", "bbb-shared", "laplace", "ensemble", "map")
 
@@ -114,11 +114,7 @@ def figure_of(drawn):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_texts_are_whole_and_apart_in_house_sizes(name):
-    before = dict(mpl.rcParams)
-    figure = figure_of(FIGURES[name]())
-    assert dict(mpl.rcParams) == before
-    assert plots.COLUMN_WIDTH <= figure.get_figwidth() <= plots.PAGE_WIDTH
-    figure.canvas.draw()
+    figure = drawn_on_a_page(lambda: figure_of(FIGURES[name]()))
     texts = visible_texts(figure)
     assert len(texts) > 5
     check_apart(figure, texts)

@@ -12,7 +12,7 @@ from hmcvi.inference import scores
 from hmcvi.plots import detection
 from hmcvi.plots.calibration import wilson_interval
 
-from .drawn_text import check_apart, visible_texts
+from .drawn_text import check_apart, drawn_on_a_page, visible_texts
 
 METHODS = ("nuts", "svi-lowrank", "bbb-local", "map")
 SETS = ("permuted", "held-out classes", "fashion_mnist", "rotated 90°", "noise")
@@ -75,14 +75,7 @@ def figure_of(drawn):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_fit_a_page_with_their_texts_apart_and_leave_the_settings_alone(name):
-    before = dict(mpl.rcParams)
-    figure = figure_of(FIGURES[name]())
-    assert dict(mpl.rcParams) == before
-    assert plots.COLUMN_WIDTH <= figure.get_figwidth() <= plots.PAGE_WIDTH
-    figure.canvas.draw()
-    for ax in figure.axes:
-        if not ax.get_visible():
-            ax.set_axis_off()  # a hidden panel says nothing
+    figure = drawn_on_a_page(lambda: figure_of(FIGURES[name]()))
     texts = visible_texts(figure)
     assert len(texts) > 5
     check_apart(figure, texts)
