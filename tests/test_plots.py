@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib import colors
@@ -19,7 +18,7 @@ import hmcvi.plots as plots
 from hmcvi.inference import scores
 from hmcvi.plots import regression, style, training
 
-from .drawn_text import check_apart, visible_texts
+from .drawn_text import check_apart, drawn_on_a_page, visible_texts
 
 METHODS = ("nuts", "svi", "bbb-local")
 SETS = ("permuted", "held-out classes", "fashion_mnist", "rotated 90°", "noise")
@@ -120,12 +119,7 @@ def test_no_text_is_clipped_or_overlaps_another(name):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_figures_fit_a_page_and_leave_matplotlibs_settings_alone(name):
-    before = dict(mpl.rcParams)
-    drawn = FIGURES[name]()
-    figure = np.ravel(drawn)[0].get_figure()
-    assert dict(mpl.rcParams) == before
-    assert plots.COLUMN_WIDTH <= figure.get_figwidth() <= plots.PAGE_WIDTH
-    figure.canvas.draw()
+    figure = drawn_on_a_page(lambda: np.ravel(FIGURES[name]())[0].get_figure())
     shown = [ax for ax in figure.axes if ax.axison]
     # Ticks are made when the figure is drawn, outside the house settings: they keep their size all the same.
     assert {label.get_fontsize() for ax in shown for label in ax.get_xticklabels()} == {6.5}

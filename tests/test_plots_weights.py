@@ -1,6 +1,5 @@
 """Figures of single weights, of pixels and of gradients show the numbers they are given, whole and legible."""
 
-import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib import colors
@@ -10,7 +9,7 @@ from matplotlib.collections import LineCollection
 import hmcvi.plots as plots
 from hmcvi.plots import style
 
-from .drawn_text import check_apart, visible_texts
+from .drawn_text import check_apart, drawn_on_a_page, visible_texts
 
 METHODS = ("nuts", "svi", "bbb-local")
 LAYERS = ("hidden_0", "hidden_1", "hidden_2", "out")
@@ -80,12 +79,7 @@ FIGURES = {
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_no_text_is_clipped_or_overlaps_another(name):
-    before = dict(mpl.rcParams)
-    axes = FIGURES[name]()
-    assert dict(mpl.rcParams) == before
-    figure = np.ravel(axes)[0].get_figure()
-    assert plots.COLUMN_WIDTH <= figure.get_figwidth() <= plots.PAGE_WIDTH
-    figure.canvas.draw()
+    figure = drawn_on_a_page(lambda: np.ravel(FIGURES[name]())[0].get_figure())
     texts = visible_texts(figure)
     for ax in figure.axes:  # a colour bar has its numbers on the right
         low, high = sorted(ax.yaxis.get_view_interval())
