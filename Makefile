@@ -1,7 +1,7 @@
 # make compare and make test do all of their own set-up: a virtual environment with the pinned dependencies.
 
 .DEFAULT_GOAL := help
-.PHONY: help compare atlas gallery test check validate setup lock format clean
+.PHONY: help compare atlas gallery soak test coverage check validate setup lock format clean
 
 # The first interpreter of at least 3.12; `make PYTHON=/path/to/python` names another.
 PYTHON ?= $(shell for p in python3.12 python3.13 python3 python python3.14; do \
@@ -13,9 +13,11 @@ help:
 	@echo "make compare   fit digits by NUTS, SVI and Bayes-by-Backprop, print the scoreboard (about 2 minutes)"
 	@echo "make atlas     every bundled data set, model and method, three seeds (under an hour on 2 cores)"
 	@echo "make gallery   every figure from real runs, on one page (about 10 minutes)"
+	@echo "make soak      an hour of fits in one process, and of sweeps that are killed: does memory stay, do results?"
 	@echo "make test      the tests"
-	@echo "make validate  the statistical checks over many fits, which the tests leave out (minutes each)"
-	@echo "make check     linter, formatter, type checker"
+	@echo "make coverage  the tests, and which lines and branches they reach"
+	@echo "make validate  the statistical checks over many fits, which the tests leave out (under an hour), and their table"
+	@echo "make check     linter, formatter, type checker, known vulnerabilities of the dependencies"
 	@echo "make lock      pin the newest versions of the dependencies"
 	@echo "make clean     remove the environment and all caches"
 
@@ -28,17 +30,25 @@ atlas: $(READY)
 gallery: $(READY)
 	$(BIN)/python -m hmcvi.benchmarks.gallery --publish benchmarks/results/gallery $(ARGS)
 
+soak: $(READY)
+	$(BIN)/python -m hmcvi.benchmarks.soak --publish benchmarks/results/soak $(ARGS)
+
 test: $(READY)
 	MPLBACKEND=Agg $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
+coverage: $(READY)
+	$(MAKE) test ARGS="--cov --cov-report term $(ARGS)"
+
 # A later -m takes the place of the default's.
 validate: $(READY)
-	MPLBACKEND=Agg $(BIN)/python -m pytest -n 2 --dist loadfile -m validate $(ARGS)
+	MPLBACKEND=Agg $(BIN)/python -m pytest -n 2 --dist loadfile -m validate \
+		--validation benchmarks/results/validate $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p hmcvi.models -p hmcvi.inference -p hmcvi.plots -p hmcvi.benchmarks
+	$(BIN)/python .ci/audit.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
@@ -62,4 +72,4 @@ lock: $(READY)
 		--upgrade --no-emit-index-url --no-emit-find-links --no-header --quiet --output-file requirements.txt
 
 clean:
-	rm -rf .venv .pathmap .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info
+	rm -rf .venv .pathmap .mypy_cache .ruff_cache .pytest_cache .coverage* build dist *.egg-info

@@ -22,6 +22,8 @@ from typing import Any
 
 from rich.console import Console
 
+from hmcvi.inference.durable import write_whole
+
 from .atlas_page import Claim, Finding, write_page
 
 __all__ = ["Atlas", "Cell", "main", "read_atlas"]
@@ -182,7 +184,7 @@ def _run_all(
         took = time.perf_counter() - started
         log = folder.with_suffix(".log")
         if status == 0:
-            (folder / "atlas.json").write_text(json.dumps({"arguments": wanted, "seconds": took}))
+            write_whole(folder / "atlas.json", json.dumps({"arguments": wanted, "seconds": took}))
         else:
             last = (log.read_text().strip() or "it said nothing").splitlines()[-1]
             failed[cell.name] = f"The run ended with status {status}: {last.removeprefix('hmcvi: error: ')}"

@@ -14,6 +14,7 @@ import pandas as pd
 from scipy import stats
 
 from .atlas_overview import differences_from_reference, draw_overview, overview
+from .checksums import read_json
 from .table import BETTER, POOR, read_run
 
 __all__ = ["Claim", "Finding", "Page", "confidence_interval", "judge_claim", "write_page"]
@@ -286,7 +287,7 @@ def _seeds(summaries: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _made(folders: Mapping[str, Path]) -> str:
     """Return when, where and with which versions the cells were measured, by their own manifests."""
-    manifests = [json.loads((folder / "manifest.json").read_text()) for folder in folders.values()]
+    manifests = [read_json(folder / "manifest.json") for folder in folders.values()]
     days = sorted({manifest["written"][:10] for manifest in manifests})
     versions = {name: sorted({manifest["versions"][name] for manifest in manifests}) for name in PACKAGES}
     machines = sorted({manifest["processor"] for manifest in manifests})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +12,9 @@ from hmcvi.inference.chains import Sampler
 from .options import UsageError
 
 __all__ = ["Budget"]
+
+MOST = 1e15
+"""What a budget may be: far more than any machine spends, and a number that counts of steps can be made of."""
 
 LEAST_WARMUP = 10
 """Draws of warm-up at the smallest share."""
@@ -32,8 +34,10 @@ class Budget:
     unit: Literal["passes", "seconds"]
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.amount) and self.amount > 0):
-            raise UsageError(f"a budget of {self.amount:g} {self.unit} was asked for: give a number above 0")
+        if not 0 < self.amount <= MOST:
+            raise UsageError(
+                f"a budget of {self.amount:g} {self.unit} was asked for: give a number above 0, and at most {MOST:g}"
+            )
 
     def __str__(self) -> str:
         """Return the amount and its unit."""

@@ -5,10 +5,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from .interrupts import EndingSoon
+from .refusal import refuse, say
 
 __all__ = ["main"]
 
@@ -28,11 +33,39 @@ The same command again continues what was interrupted, and reads what is finishe
 MOST_DEVICES = 8
 """Host devices that chains are spread over at most; further chains take turns."""
 
+PIPE_CLOSED = 141
+"""The exit status where nobody reads the output any more: 128 and the number of SIGPIPE, as shells have it."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status: 0 done, 1 failed on the way, 2 asked for something impossible."""
+    """Run the command and return its exit status.
+
+    0 done, 1 failed on the way, 2 asked for something impossible, 70 a fault of hmcvi itself, 130 or 143 interrupted.
+    Whatever is wrong is said in one sentence on standard error; no traceback is shown.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
-    parser = argparse.ArgumentParser(
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a letter that the terminal lacks must not end a run
+            stream.reconfigure(errors="backslashreplace")
+    options = argparse.Namespace(command=None)
+    try:
+        status = _run(arguments, options)
+        sys.stdout.flush()  # here, where a full disk or a closed pipe can still be said
+    except BrokenPipeError:  # whoever reads the output has seen enough, as head does
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    except KeyboardInterrupt:  # before anything was begun
+        print("hmcvi: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    except Exception as error:
+        return refuse(error, options)
+    return status
+
+
+def _run(arguments: Sequence[str], options: argparse.Namespace) -> int:
+    """Run the command; what it was asked for is put into `options`."""
+    parser = _Parser(
         prog="hmcvi",
         description="Compare HMC, variational inference and Bayes-by-Backprop on one NumPyro model.",
         epilog="hmcvi COMMAND --help explains a command.",
@@ -66,8 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Write a finished run as one HTML page that needs no network and can be sent: the question, the "
         "scoreboard (sortable), the verdicts, the figures and how to read them, the set-up and how to repeat it.",
     )
-    reporting.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder; each gets its own page")
-    reporting.add_argument("--out", type=Path, metavar="FILE", help="the page of one run. Default: RUN/report.html")
+    reporting.add_argument("runs", nargs="+", type=_path, metavar="RUN", help="a run's folder; each gets its own page")
+    reporting.add_argument("--out", type=_path, metavar="FILE", help="the page of one run. Default: RUN/report.html")
     data = commands.add_parser("data", help="list data sets, or prepare one of TFDS's")
     actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="what is bundled, prepared and known, with rows, shape and classes")
@@ -77,14 +110,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prepare.add_argument("name", metavar="NAME", help="such as kmnist, or emnist/letters")
     for action in (listing, prepare):
         _add_data_dir(action)
-    try:
-        _check_prepared(arguments)
-    except ValueError as error:
-        return _fail(error, status=2)
+    _check_prepared(arguments)
     if "compare" in arguments[:1]:
         # What there is to choose from is known to modules that take seconds to import: only this command pays.
         _add_compare_options(compare)
-    options = parser.parse_args(arguments)
+    parser.parse_args(arguments, options)
     commands_by_name: dict[str, Callable[[argparse.Namespace], int | None]] = {
         "compare": _compare,
         "reproduce": _reproduce,
@@ -92,25 +122,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "report": _report,
         "data": _data,
     }
+    command = shlex.join(arguments)
+    kept = {
+        "compare": f"the same command goes on: hmcvi {command}",
+        "reproduce": "the targets before this one are finished, and their results are saved; the same command, without "
+        f"them, goes on: hmcvi {command}",
+    }.get(options.command, "nothing was written")
+    ending = EndingSoon(kept)
     try:
-        return commands_by_name[options.command](options) or 0
-    except ValueError as error:
-        return _fail(error, status=2)
-    except OSError as error:
-        return _fail(error, status=1)
-    except RuntimeError as error:
-        from hmcvi.inference import FitError  # not sooner: listing data sets needs no JAX
-
-        if not isinstance(error, FitError):
-            raise
-        return _fail(error, status=1)
-    except KeyboardInterrupt:
-        kept = {
-            "compare": "; the same command continues from the last finished fit",
-            "reproduce": "; the targets before this one are finished, and their results are saved",
-        }
-        print(f"hmcvi: interrupted{kept.get(options.command, '')}", file=sys.stderr)
-        return 130
+        with ending:
+            return commands_by_name[options.command](options) or 0
+    except KeyboardInterrupt as error:
+        state = [str(error)] if str(error) else []
+        print("; ".join(["hmcvi: interrupted", *state, kept]), file=sys.stderr)
+        return ending.status
 
 
 def _check_prepared(arguments: Sequence[str]) -> None:
@@ -134,9 +159,44 @@ def _check_prepared(arguments: Sequence[str]) -> None:
             find_prepared(name, data_dir=asked.data_dir)
 
 
-def _fail(error: Exception, status: int) -> int:
-    print(f"hmcvi: error: {error}", file=sys.stderr)
-    return status
+class _Parser(argparse.ArgumentParser):
+    """One that says what is wrong in a sentence, without a screen of usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say it and exit with status 2."""
+        say(f"{message}; {self.prog} --help lists what there is")
+        raise SystemExit(2)
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is no whole number") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is no number") from None
+
+
+def _interval(text: str) -> float:
+    seconds = _number(text)
+    if not seconds >= 0:
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds of at least 0")
+    return seconds
+
+
+def _path(text: str) -> Path:
+    try:
+        is_path = bool(text.strip()) and b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        is_path = False
+    if not is_path:
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is no path")
+    return Path(text)
 
 
 def _add_compare_options(parser: argparse.ArgumentParser) -> None:
@@ -166,10 +226,10 @@ def _add_compare_options(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--task", choices=("classification", "regression"), help="what a file is for. Default: read off its target"
     )
-    what.add_argument("--rows", type=int, metavar="N", help="keep N training rows, balanced by class. Default: all")
+    what.add_argument("--rows", type=_whole, metavar="N", help="keep N training rows, balanced by class. Default: all")
     what.add_argument(
         "--test-rows",
-        type=int,
+        type=_whole,
         metavar="N",
         help=f"keep N test rows, and as many of other sets. Default: all, up to {MOST_TEST_ROWS:,}",
     )
@@ -186,7 +246,7 @@ def _add_compare_options(parser: argparse.ArgumentParser) -> None:
         "the test rows unread: for choosing hyperparameters",
     )
     what.add_argument(
-        "--image-size", type=int, metavar="N", help="resize a TFDS set's images to N x N. Default: 32 if sizes vary"
+        "--image-size", type=_whole, metavar="N", help="resize a TFDS set's images to N x N. Default: 32 if sizes vary"
     )
     _add_data_dir(what)
     what.add_argument(
@@ -207,7 +267,7 @@ def _add_compare_options(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--seeds",
         nargs="+",
-        type=int,
+        type=_whole,
         default=default.seeds,
         metavar="SEED",
         help="each is a split of the data and a random key; several give errors between seeds. Default: 0",
@@ -257,25 +317,32 @@ def _add_compare_options(parser: argparse.ArgumentParser) -> None:
     budgets = where.add_mutually_exclusive_group()
     budgets.add_argument(
         "--budget-seconds",
-        type=float,
+        type=_number,
         metavar="S",
         help="allow every method S seconds of its compiled loop (compile time apart), and draw scores against seconds",
     )
     budgets.add_argument(
         "--budget-gradients",
-        type=float,
+        type=_number,
         metavar="G",
         help="allow every method G gradient evaluations over all training rows (or of as many rows in minibatches), "
         "and draw scores against them",
     )
     where.add_argument(
         "--out",
-        type=Path,
+        type=_path,
         metavar="FOLDER",
         help="the run's folder: report.html, ArviZ trees, table.csv, table.parquet, configuration, manifest, figures. "
         "Default: runs/DATA-MODEL-HASH; of several data sets each has FOLDER/DATA",
     )
     where.add_argument("--quick", action="store_true", help="tiny budgets, to see that all works")
+    where.add_argument(
+        "--checkpoint-seconds",
+        type=_interval,
+        default=30.0,
+        metavar="S",
+        help="keep a running fit every S seconds (0: after every compiled call). Default: %(default)g",
+    )
     where.add_argument("--no-figures", action="store_true", help="draw no figures: they take half a minute")
     where.add_argument("--quiet", action="store_true", help="show no progress: print the scoreboard only")
     _add_require_converged(where)
@@ -292,9 +359,16 @@ def _add_require_converged(parser: argparse._ActionsContainer) -> None:
 def _compare(options: argparse.Namespace) -> int:
     import jax
 
+    from hmcvi.inference.export import require_writer
+
     from .budget import Budget
     from .experiment import METHODS, Experiment
+    from .options import UsageError
 
+    try:
+        require_writer()
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     budget = None
     if options.budget_seconds is not None:
         budget = Budget(options.budget_seconds, "seconds")
@@ -334,6 +408,7 @@ def _compare(options: argparse.Namespace) -> int:
         figures=not options.no_figures,
         quiet=options.quiet,
         require_converged=options.require_converged,
+        checkpoint_seconds=options.checkpoint_seconds,
     )
     return _unconverged(fault)
 
@@ -364,13 +439,13 @@ def _add_reproduce_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seeds",
         nargs="+",
-        type=int,
+        type=_whole,
         default=(0,),
         metavar="SEED",
         help="several give errors between seeds. Default: 0",
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("runs/reproduce"), metavar="FOLDER", help="results. Default: %(default)s"
+        "--out", type=_path, default=Path("runs/reproduce"), metavar="FOLDER", help="results. Default: %(default)s"
     )
     _add_data_dir(parser)
 
@@ -425,13 +500,13 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _add_table_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder")
+    parser.add_argument("runs", nargs="+", type=_path, metavar="RUN", help="a run's folder")
     parser.add_argument(
         "--format",
         choices=("text", "markdown", "csv", "parquet", "latex"),
         help="csv and parquet hold the scores of every seed, a row each. Default: by the ending of --out, else text",
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write to a .txt, .md, .csv, .parquet or .tex file")
+    parser.add_argument("--out", type=_path, metavar="FILE", help="write to a .txt, .md, .csv, .parquet or .tex file")
     parser.add_argument(
         "--scores",
         nargs="+",

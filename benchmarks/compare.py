@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from rich.console import Console
 
 from hmcvi import plots
 from hmcvi.inference import Fit, FitError
-from hmcvi.inference.export import describe_method, require_writer
+from hmcvi.inference.describe import describe_method
+from hmcvi.inference.export import require_writer
 from hmcvi.inference.progress import Progress
 
 from .budget_curves import BUDGET_COLUMNS, budget_curves, budget_rows
@@ -26,6 +27,7 @@ from .experiment import Experiment
 from .figures import draw_figures
 from .loo import compare_methods, loo_rows, score_training_rows
 from .moments import moment_rows
+from .ood import OODSet
 from .records import fit_record
 from .report import write_report
 from .run_folder import RunFolder, default_folder
@@ -36,7 +38,14 @@ from .table import COLUMNS, print_scoreboard
 __all__ = ["compare"]
 
 
-def compare(experiment: Experiment, out: Path | None = None, *, figures: bool = True, quiet: bool = False) -> Path:
+def compare(
+    experiment: Experiment,
+    out: Path | None = None,
+    *,
+    figures: bool = True,
+    quiet: bool = False,
+    checkpoint_seconds: float = 30.0,
+) -> Path:
     """Run an experiment, print its scoreboard and return its folder.
 
     Fits that an earlier run of the same experiment finished in the folder are read, not repeated.
@@ -46,21 +55,41 @@ def compare(experiment: Experiment, out: Path | None = None, *, figures: bool = 
         out: the run folder; runs/<data>-<model>-<hash> by default.
         figures: whether to draw any.
         quiet: print nothing but the scoreboard.
+        checkpoint_seconds: seconds between two times that a running fit is kept, at least.
 
     Raises:
-        UsageError, DataError: the request cannot be served; nothing was fitted.
+        UsageError, DataError: the request cannot be served, or another process runs in the folder; nothing was fitted.
         FitError: a fit did not stay finite. The other methods were fitted and scored all the same, without the one
             that failed; only where none is left is there no scoreboard.
+        KeyboardInterrupt: the run was interrupted; its message says how far it is, and the same call goes on.
     """
     say = Console(stderr=True, quiet=quiet, highlight=False, markup=False, emoji=False, soft_wrap=True)
-    live = Progress.suited(not quiet)
     require_writer()
     loaded = {seed: experiment.load(seed) for seed in experiment.seeds}
     for data, _ in loaded.values():
         experiment.check(data)
-    first, foreign = loaded[experiment.seeds[0]]
+    first, _ = loaded[experiment.seeds[0]]
     experiment, left_out = experiment.settle(first)
-    folder = RunFolder(default_folder(experiment) if out is None else out, experiment)
+    path = default_folder(experiment) if out is None else out
+    folder = RunFolder(path, experiment, checkpoint_seconds=checkpoint_seconds)
+    with folder.held():
+        _run(experiment, folder, loaded, left_out, figures=figures, say=say, quiet=quiet)
+    return folder.path
+
+
+def _run(
+    experiment: Experiment,
+    folder: RunFolder,
+    loaded: Mapping[int, tuple[Dataset, list[OODSet]]],
+    left_out: Sequence[str],
+    *,
+    figures: bool,
+    say: Console,
+    quiet: bool,
+) -> None:
+    """Fit, score, write and draw what was checked."""
+    live = Progress.suited(not quiet)
+    first, foreign = loaded[experiment.seeds[0]]
     title = _title(experiment, first)
     say.print(title, style="bold")
     say.print(first.description)
@@ -150,6 +179,7 @@ def compare(experiment: Experiment, out: Path | None = None, *, figures: bool = 
         for name in records
     }
     folder.write_manifest(experiment, {seed: data for seed, (data, _) in loaded.items()}, made)
+    folder.complete()
     assert shown is not None
     further: dict[str, Callable[[], Any]] = {}
     if experiment.budget is not None:
@@ -170,7 +200,6 @@ def compare(experiment: Experiment, out: Path | None = None, *, figures: bool = 
     say.print(f"\nposteriors, tables and figures: {folder.path}\nreport: {page}")
     if failures:
         raise FitError("; ".join(map(str, failures.values())))
-    return folder.path
 
 
 def _without(

@@ -23,6 +23,7 @@ import numpy as np
 from . import memory
 from .bundled import BUNDLED
 from .files import SUFFIXES, read_file
+from .paths import as_path, is_file
 from .raw import DataError, Raw, Task, arrays, check_arrays
 from .split_files import read_splits
 from .splits import (
@@ -34,6 +35,7 @@ from .splits import (
     settle_task,
     share_out,
     standardisation,
+    standardised,
 )
 from .tfds_images import DESCRIPTIONS as TFDS_NAMES
 from .tfds_images import read_images
@@ -275,7 +277,7 @@ def load(
     def inputs(chosen: np.ndarray) -> np.ndarray:
         x = _take(raw, chosen)
         if raw.brightness is None:
-            return ((x - feature_loc) / feature_scale).astype(np.float32)
+            return standardised(x, feature_loc, feature_scale, name=raw.name, columns=raw.feature_names)
         if not is_bytes:
             x = x.astype(np.float32)
             x /= np.float32(raw.brightness)  # in place: all of MNIST is 188 MB already
@@ -284,7 +286,7 @@ def load(
     def targets(chosen: np.ndarray) -> np.ndarray:
         if strata is not None:
             return strata[chosen].astype(np.int32)
-        return ((y[chosen] - target_loc) / target_scale).astype(np.float32)
+        return standardised(y[chosen], target_loc, target_scale, name=raw.name, columns=("the target",))
 
     ready_x = {name: inputs(chosen) for name, chosen in parts.items()}
     ready_y = {name: targets(chosen) for name, chosen in parts.items()}
@@ -333,8 +335,8 @@ def read(
             )
         return source
     name = os.fspath(source)
-    path = Path(name).expanduser()
     if _is_file(name):
+        path = as_path(name)
         if image_size is not None:
             raise DataError(f"image size {image_size} was asked for, but {path.name} is a file: resize it beforehand")
         return read_file(path, target=target)
@@ -363,12 +365,16 @@ def is_tfds_source(name: str, *, data_dir: str | os.PathLike[str] | None = None)
 
     if not name or name != name.strip("/. ") or ".." in name:
         return False
-    return (data_folder(data_dir) / name).is_dir() or is_known_to_tfds(name)
+    try:
+        if (data_folder(data_dir) / name).is_dir():
+            return True
+    except OSError:  # too long a name, or a folder that may not be entered
+        pass
+    return is_known_to_tfds(name)
 
 
 def _is_file(name: str) -> bool:
-    path = Path(name).expanduser()
-    return name not in BUNDLED and (path.suffix.lower() in SUFFIXES or path.is_file())
+    return name not in BUNDLED and (Path(name).suffix.lower() in SUFFIXES or is_file(name))
 
 
 def _take(raw: Raw, chosen: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import hashlib
 import inspect
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,13 @@ from hmcvi.inference import (
     Laplace,
     Method,
 )
-from hmcvi.inference.base import check_data, latent_sites, minibatches
-from hmcvi.inference.export import describe_method
+from hmcvi.inference.base import check_data, check_targets, is_count, latent_sites, minibatches
+from hmcvi.inference.chains import LEAST_DRAWS as FEWEST_DRAWS
+from hmcvi.inference.chains import Sampler
+from hmcvi.inference.describe import describe_method
+from hmcvi.inference.export import require_writer
+from hmcvi.inference.memory import SHARE, Holding, available_bytes, holding, require_room
+from hmcvi.inference.request import check_counts
 from hmcvi.inference.training import Training
 from hmcvi.models import Normal, cnn, gp, mlp
 
@@ -68,6 +73,7 @@ DATA_ARGUMENTS = frozenset({"x", "y", "x_new", "num_rows", "max_bytes"})
 """Arguments of a model function that say nothing of which model it is."""
 
 DEFAULT_METHODS = ("nuts", "svi", "bbb")
+"""The first of them is left out where it would cost too much."""
 
 QUICK: dict[str, dict[str, Any]] = {
     "nuts": {"num_warmup": 100, "num_draws": 100, "num_chains": 2},
@@ -94,6 +100,9 @@ ACCELERATION = 100
 
 MOST_TEST_ROWS = 20_000
 """Test rows unless said otherwise: an accuracy is then known to 0.3 %, and predictions stay small."""
+
+LARGE_BYTES = 2**30
+"""Memory of a seed's fits beyond which a run says how much it will be."""
 
 LEAST_DRAWS = 200
 """Draws that scores average over at least, however costly a prediction is."""
@@ -145,9 +154,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         check_name("model", self.model, MODELS)
-        for what, names in (("methods", self.methods), ("ood", self.ood), ("shifts", self.shifts)):
-            if isinstance(names, str):
-                raise UsageError(f"{what} is the text {names!r}: give a tuple of names, such as ({names!r},)")
+        self._check_kinds()
         for name in self.asked:
             check_name("method", name, METHODS)
         asked = (("method", self.asked), ("seed", self.seeds), ("OOD set", self.ood or ()), ("shift", self.shifts))
@@ -165,10 +172,39 @@ class Experiment:
                 "hmcvi.benchmarks.datasets"
             )
         for what, number in (("rows", self.rows), ("test rows", self.test_rows), ("image size", self.image_size)):
-            if number is not None and number < 1:
-                raise UsageError(f"{number} {what} were asked for: give a whole number of at least 1")
+            if number is not None and not is_count(number):
+                raise UsageError(f"{what} {number!r}: give a whole number of at least 1")
+        for seed in self.seeds:
+            if not 0 <= seed < 2**32:
+                raise UsageError(f"seed {seed}: give a whole number from 0 to 2³² - 1")
         parse_options(MODELS[self.model], self.options.get("model", ()), "--model-options")
         self._check_temperatures({name: temperature_of(self.method(name)) for name in self.asked})
+
+    def _check_kinds(self) -> None:
+        """Raise UsageError where a field holds another kind of thing than it should."""
+        for what, names in (("methods", self.methods), ("ood", self.ood), ("shifts", self.shifts)):
+            if isinstance(names, str):
+                raise UsageError(f"{what} is the text {names!r}: give a tuple of names, such as ({names!r},)")
+            is_tuple = isinstance(names, tuple) and all(isinstance(name, str) for name in names)
+            if not is_tuple and (names is not None or what == "shifts"):
+                raise UsageError(f"{what} is {names!r:.80}: give a tuple of names")
+        if not isinstance(self.seeds, tuple) or not all(map(_is_whole, self.seeds)):
+            raise UsageError(f"seeds is {self.seeds!r:.80}: give a tuple of whole numbers, such as (0, 1, 2)")
+        for what, text in (("target", self.target), ("task", self.task)):
+            if text is not None and not isinstance(text, str):
+                raise UsageError(f"{what} is {text!r:.80}: give text")
+        for what, path in (("splits", self.splits), ("data_dir", self.data_dir)):
+            if path is not None and not isinstance(path, str | os.PathLike):
+                raise UsageError(f"{what} is {path!r:.80}: give a path")
+        if self.budget is not None and not isinstance(self.budget, Budget):
+            raise UsageError(f"budget is {self.budget!r:.80}: give Budget(amount, unit) of hmcvi.benchmarks.budget")
+        if not isinstance(self.options, Mapping):
+            raise UsageError(f"options is {self.options!r:.80}: give a mapping of key=value strings by group")
+        groups = dict.fromkeys(["model", *(group for group, _ in METHODS.values())])
+        for group, given in self.options.items():
+            check_name("group of options", group, groups)
+            if isinstance(given, str) or not all(isinstance(text, str) for text in given):
+                raise UsageError(f"options of {group} are {given!r:.80}: give a tuple of key=value strings")
 
     def _check_temperatures(self, temperatures: Mapping[str, float]) -> None:
         """Raise UsageError where the methods are after posteriors of different temperatures: one board mixes none."""
@@ -202,9 +238,15 @@ class Experiment:
             given["start"] = dataclasses.replace(given["start"], num_steps=small["num_steps"])
         try:
             method = make(**{**small, **given})
+            check_counts(method)
+            draws = getattr(method, "num_draws", FEWEST_DRAWS)
+            if isinstance(method, Sampler) and draws < FEWEST_DRAWS:
+                raise ValueError(
+                    f"{name} got num_draws={draws}: give at least {FEWEST_DRAWS}, from which convergence is judged"
+                )
+            return method if self.budget is None else self.budget.limit(method, share)
         except ValueError as error:
             raise UsageError(str(error)) from error
-        return method if self.budget is None else self.budget.limit(method, share)
 
     def load(self, seed: int) -> tuple[Dataset, list[OODSet]]:
         """Return the data set of a seed, and its OOD sets; with `tune`, its test rows are validation rows."""
@@ -270,19 +312,36 @@ class Experiment:
         )
 
     def settle(self, data: Dataset) -> tuple[Experiment, list[str]]:
-        """Return the experiment with its methods settled for this data, and sentences on what was left out."""
-        if self.methods is not None:
-            return self, []
-        limit = TOO_COSTLY * (1 if jax.default_backend() == "cpu" else ACCELERATION)
-        operations = gradient_operations(self.configure_model(data), *check_data(data.x_train, data.y_train))
-        if operations <= limit:
-            return dataclasses.replace(self, methods=DEFAULT_METHODS), []
-        note = (
-            f"nuts is left out: one gradient over {len(data.x_train):,} rows takes {operations / 1e9:,.1f} billion "
-            "operations, and a run takes hundreds of thousands of gradients. --methods nuts svi bbb runs it all the "
-            "same; --rows N makes it cheaper."
-        )
-        return dataclasses.replace(self, methods=DEFAULT_METHODS[1:]), [note]
+        """Return the experiment with its methods settled for this data, and sentences on what was left out.
+
+        A sentence says what the fits will hold in memory, where that is much.
+        """
+        x, y = check_data(data.x_train, data.y_train)
+        model = self.configure_model(data)
+        sites, _ = latent_sites(model, x, y)
+        settled, notes = self, []
+        if self.methods is None:
+            limit = TOO_COSTLY * (1 if jax.default_backend() == "cpu" else ACCELERATION)
+            operations, needed = gradient_operations(model, x, y), holding(self.method(DEFAULT_METHODS[0]), sites)
+            methods = DEFAULT_METHODS if operations <= limit else DEFAULT_METHODS[1:]
+            if operations > limit:
+                notes.append(
+                    f"nuts is left out: one gradient over {len(x):,} rows takes {operations / 1e9:,.1f} billion "
+                    "operations, and a run takes hundreds of thousands of gradients. --methods nuts svi bbb runs it "
+                    "all the same; --rows N makes it cheaper."
+                )
+            elif needed.peak > SHARE * available_bytes():
+                methods = DEFAULT_METHODS[1:]
+                notes.append(f"nuts is left out: it would hold {needed}; {needed.advice}.")
+            settled = dataclasses.replace(self, methods=methods)
+        held = {name: holding(settled.method(name), sites) for name in settled.asked}
+        largest = max(held, key=lambda name: held[name].peak)
+        if _together(held.values()) > LARGE_BYTES:
+            notes.append(
+                f"The fits of a seed will hold about {_together(held.values()) / 2**30:,.1f} GiB of memory together; "
+                f"{largest} alone {held[largest]}."
+            )
+        return settled, notes
 
     def configure_model(self, data: Dataset) -> Callable[..., Any]:
         """Return the model function with its options, and what the data decide."""
@@ -307,17 +366,31 @@ class Experiment:
 
     def check(self, data: Dataset) -> None:
         """Raise UsageError where the model or a method cannot serve this data; nothing is computed or written."""
-        model = self.configure_model(data)
-        x, y = check_data(data.x_train, data.y_train)
         try:
-            latent_sites(model, x, y)
+            require_writer()
+            x, y = check_data(data.x_train, data.y_train)
+            model = self.configure_model(data)
+            sites, _ = latent_sites(model, x, y)
+            check_targets(model, x, y)
+            held = {}
             for name in self.asked:
                 method = self.method(name)
                 minibatches(model, x, y, getattr(method, "batch_size", None))
                 if isinstance(method, Training):
                     method.check_model(model, x, y)
-        except (ValueError, TypeError, ZeroDivisionError) as error:
+                group = METHODS[name][0]
+                # else it is left out where it is too much
+                if self.methods is not None or name != DEFAULT_METHODS[0] or self.options.get(group):
+                    held[name] = holding(method, sites)
+                    require_room(name, held[name])
+        except (ValueError, TypeError, ZeroDivisionError, OverflowError) as error:
             raise UsageError(str(error)) from error
+        # a seed's fits are in memory together, to be compared
+        memory.require(
+            _together(held.values()),
+            name=f"The draws of {', '.join(held)} together",
+            advice="take fewer draws, a smaller model, or some of the methods at a time",
+        )
 
     def configuration(self) -> dict[str, Any]:
         """Return the experiment as plain data, for the run folder; arrays are told apart by their hash."""
@@ -364,6 +437,16 @@ def _hash(raw: Raw) -> str:
             digest.update(f"{array.dtype.str} {array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _together(held: Collection[Holding]) -> float:
+    """Return the bytes that fits take which are made one after the other, and kept."""
+    kept = sum(one.kept for one in held)
+    return kept + max((one.peak - one.kept for one in held), default=0.0)
 
 
 def _is_known(data: str) -> bool:

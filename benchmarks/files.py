@@ -14,6 +14,7 @@ import numpy as np
 
 from . import memory
 from .npz import FEWER_ROWS, damaged, read_npz
+from .paths import require_file
 from .raw import DataError, Raw, arrays, check_arrays
 
 if TYPE_CHECKING:
@@ -57,8 +58,7 @@ def read_file(path: Path, *, target: str | None = None) -> Raw:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise DataError(f"{path} is not a .npz, .csv or .parquet file: save it as one")
-    if not path.is_file():
-        raise DataError(f"there is no file {path} (looked from {Path.cwd()}): check the path")
+    require_file(path)
     if suffix == ".npz":
         if target is not None:
             raise DataError(f"target {target!r} names a table's column, but {path.name} holds x and y: drop it")
@@ -80,8 +80,7 @@ def read_columns(path: Path, feature_names: Sequence[str]) -> np.ndarray:
     Raises:
         DataError: an unreadable file, a missing column, or entries that are no numbers.
     """
-    if not path.is_file():
-        raise DataError(f"there is no file {path} (looked from {Path.cwd()}): check the path")
+    require_file(path)
     if path.suffix.lower() == ".npz":
         x = read_npz(path, ("x",), example="x=x")["x"]
         if x.ndim != 2 or x.shape[1] != len(feature_names):
@@ -108,8 +107,7 @@ def read_inputs(path: Path) -> Raw:
     Raises:
         DataError: as `read_file`.
     """
-    if not path.is_file():
-        raise DataError(f"there is no file {path} (looked from {Path.cwd()}): check the path")
+    require_file(path)
     x = read_npz(path, ("x",), example="x=x")["x"]
     return arrays(x, np.zeros(len(x)), name=path.name)
 

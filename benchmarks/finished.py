@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from . import ood
+from .checksums import read_json, refuse_links
 from .evaluate import REFERENCE
 from .options import UsageError
 from .table import read_run
@@ -82,6 +83,7 @@ def read_finished(folder: Path) -> FinishedRun:
         UsageError: the folder holds no finished run, its files are damaged or disagree, or its methods are after
             posteriors of different temperatures.
     """
+    refuse_links(folder)
     table, summary = read_run(folder)
     request, manifest = (_read_json(folder / name) for name in ("config.json", "manifest.json"))
     if isinstance(manifest, dict) and "model" not in manifest:
@@ -190,10 +192,10 @@ def unconverged(runs: Sequence[FinishedRun]) -> str:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text())
+        return read_json(path)
     except FileNotFoundError as error:
         raise UsageError(f"{path.parent} holds no finished run ({path.name} is not there)") from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
 
 

@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from hmcvi.inference.durable import write_whole
+
 from .grouped import Block, chosen, how_to_read, lay_out
 from .joined import BEST, TIED
 from .options import UsageError
-from .run_folder import write_whole
 
 __all__ = ["FORMATS", "choose_format", "plain_text", "render", "write"]
 

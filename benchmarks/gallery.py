@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hmcvi.inference.durable import write_whole
+from hmcvi.inference.provenance import processor
+
 from . import cli
 from .explain import captions, find_caption
 from .report import render_page
 from .report_figures import Embedded, embed
-from .run_folder import processor, write_whole
 
 __all__ = ["Item", "collect", "main", "read_runs"]
 

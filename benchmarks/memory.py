@@ -1,34 +1,20 @@
-"""How much memory is left, and a sentence instead of a crash where data would not fit into it."""
+"""A sentence instead of a crash where data would not fit into the memory that is left."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import psutil
-
 from .raw import DataError
 
-__all__ = ["available_bytes", "require"]
-
-CGROUP = Path("/sys/fs/cgroup")
-"""Where Linux says what a container may use; elsewhere there is no such folder."""
+__all__ = ["SHARE", "available_bytes", "require"]
 
 SHARE = 0.8
 """The part of the free memory that data may take: the rest is for the fit."""
 
 
 def available_bytes() -> int:
-    """Bytes that this process may still take: free memory, or less where a container's limit is nearer."""
-    left = [psutil.virtual_memory().available]
-    for limit, used in (
-        ("memory.max", "memory.current"),  # cgroup 2
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),  # cgroup 1
-    ):
-        try:
-            left.append(int((CGROUP / limit).read_text()) - int((CGROUP / used).read_text()))
-        except (OSError, ValueError):  # no container, or no limit ("max")
-            continue
-    return max(min(left), 0)
+    """Bytes that this process may still take."""
+    from hmcvi.inference import memory  # not sooner: listing data sets needs no JAX
+
+    return memory.available_bytes()
 
 
 def require(num_bytes: float, *, name: str, advice: str) -> None:

@@ -71,7 +71,7 @@ def read_npz(path: Path, wanted: Sequence[str], welcome: Sequence[str] | None = 
 
 def damaged(path: Path, error: Exception) -> str:
     """The sentence for a file that cannot be read."""
-    what = str(error) or type(error).__name__
+    what = " ".join(str(error).split()) or type(error).__name__
     return f"{path.name} cannot be read as {path.suffix} ({what}): it may be damaged or another kind of file"
 
 

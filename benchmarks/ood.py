@@ -21,14 +21,19 @@ import numpy as np
 from . import datasets
 from .files import SUFFIXES, read_columns, read_inputs
 from .images import brightness, resized
+from .paths import as_path, is_file
 from .raw import DataError, Raw
 from .shifts import LEVELS, SHIFTS, Case, Shift
+from .splits import MOST_SDS, standardised
 from .tfds_catalogue import find_prepared
 
 __all__ = ["OODSet", "defaults", "gap_column", "graded", "held_out_classes", "known", "make"]
 
 # Data sets whose images can stand in as foreign ones, and which are named in messages.
 _IMAGE_SETS = ("digits", "mnist", "fashion_mnist", "cifar10")
+
+MOST_ARGUMENT = 1e6
+"""What the argument of a change may be at most, in size: factors, sds and degrees beyond it ask for nothing else."""
 
 _BY_TFDS = ("mnist", "fashion_mnist", "svhn_cropped")
 
@@ -113,7 +118,7 @@ def source_of(name: str) -> str | None:
         >>> source_of("fashion_mnist+blur@2"), source_of("rotation:45+blur@2"), source_of("held_out:8,9")
         ('fashion_mnist', None, None)
     """
-    first = name if Path(name).is_file() else name.partition("+")[0]
+    first = name if is_file(name) else name.partition("+")[0]
     kind = re.split("[:@]", first, maxsplit=1)[0]
     return None if kind in SHIFTS or kind in ("held_out", "gap") else first
 
@@ -213,7 +218,7 @@ def make(name: str, dataset: datasets.Dataset, *, seed: int, data_dir: str | os.
         >>> make("contrast:0.5", digits, seed=0).x.shape
         (20, 64)
     """
-    first, *others = [name] if Path(name).is_file() else name.split("+")
+    first, *others = [name] if is_file(name) else name.split("+")
     x: np.ndarray = dataset.x_test
     y: np.ndarray | None = dataset.y_test
     source = ""
@@ -234,7 +239,12 @@ def make(name: str, dataset: datasets.Dataset, *, seed: int, data_dir: str | os.
     steps = [_step(text, dataset, seed) for text in others]
     if not all(step.shift.keeps_labels for step in steps):
         y = None
-    _apply(steps, x[:2], dataset)  # what cannot be done is said now, before anything is fitted
+    changed = _apply(steps, x[:2], dataset)  # what cannot be done is said now, before anything is fitted
+    if changed.dtype.kind == "f" and not np.abs(changed).max() <= MOST_SDS:
+        raise DataError(
+            f"{name} takes inputs more than {MOST_SDS:g} sds from the training rows, where no prediction is finite: "
+            "ask for less"
+        )
     changes = ", then ".join(step.description for step in steps)
     subject = source or f"the {dataset.scored_on} rows"
     subject = subject[0].upper() + subject[1:] + (", " if changes else "")
@@ -300,7 +310,7 @@ def _step(text: str, dataset: datasets.Dataset, seed: int) -> _Step:
             value = float(argument)
         except ValueError:
             value = np.nan
-        if not np.isfinite(value) or not shift.allowed(value):
+        if not abs(value) <= MOST_ARGUMENT or not shift.allowed(value):
             raise DataError(f"{text}, but {shift.wanted} is wanted: write for example {kind}:{default:g}")
     # A stream for each kind: else noise and permutation would be made from the same numbers.
     canonical = next(name for name, known_shift in SHIFTS.items() if known_shift is shift)
@@ -336,7 +346,8 @@ def _like(x: np.ndarray, dataset: datasets.Dataset) -> np.ndarray:
 
 def _classes(argument: str) -> tuple[int | str, ...]:
     parts = [part.strip() for part in argument.split(",") if part.strip()]
-    return tuple(int(part) if part.removeprefix("-").isdecimal() else part for part in parts)
+    # beyond 18 digits it is no label, and beyond some thousands Python reads no number
+    return tuple(int(part) if part.removeprefix("-").isdecimal() and len(part) <= 18 else part for part in parts)
 
 
 def _held_out(dataset: datasets.Dataset, argument: str) -> tuple[np.ndarray, str]:
@@ -377,16 +388,18 @@ def _foreign(
     name: str, dataset: datasets.Dataset, seed: int, data_dir: str | os.PathLike[str] | None
 ) -> tuple[np.ndarray, str]:
     if dataset.image_shape is None:
-        path = Path(name).expanduser()
+        path = as_path(name)
         if path.suffix.lower() not in SUFFIXES:
             raise DataError(f"{name} holds images, but {dataset.name} is tabular: use {', '.join(defaults(dataset))}")
         columns = read_columns(path, dataset.feature_names)
-        x = ((columns - dataset.feature_loc) / dataset.feature_scale).astype(np.float32)
+        x = standardised(
+            columns, dataset.feature_loc, dataset.feature_scale, name=path.name, columns=dataset.feature_names
+        )
         order = np.random.default_rng([seed, zlib.crc32(name.encode())]).permutation(len(x))
         return x[order[: len(dataset.x_test)]], f"{_out_of(len(x), dataset)} rows of {path.name}"
     if name == dataset.name:
         raise DataError(f"{name} is the data set itself, so nothing in it is foreign: choose another")
-    path = Path(name).expanduser()
+    path = as_path(name)
     is_npz = path.suffix.lower() == ".npz"
     if path.suffix.lower() in SUFFIXES and not is_npz:
         raise DataError(f"{path.name} is a table, but {dataset.name} holds images: use {', '.join(defaults(dataset))}")

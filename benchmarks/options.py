@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import optax
 from numpyro.infer import autoguide
 
@@ -15,6 +16,15 @@ from hmcvi.inference import MAP, FanIn
 from hmcvi.models.priors import PRIORS, Normal
 
 __all__ = ["OPTIMIZERS", "STARTS", "UsageError", "check_name", "option_help", "parse_options"]
+
+MOST = 2**31 - 1
+"""What a whole number may be: compiled loops count in 32 bits."""
+
+LONGEST = 80
+"""Characters of a value that a sentence repeats."""
+
+LEAST_FLOAT, MOST_FLOAT = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+"""What a number of a model or method may be in size: it is held as float32."""
 
 GUIDES = (
     autoguide.AutoNormal,
@@ -41,10 +51,10 @@ class UsageError(ValueError):
 
 def check_name(what: str, name: str, known: Mapping[str, Any]) -> None:
     """Raise UsageError, listing the known names, where `name` is not one of them."""
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
+    if not isinstance(name, str) or name not in known:
+        near = difflib.get_close_matches(name, known, n=1) if isinstance(name, str) else []
         hint = f" (did you mean {near[0]}?)" if near else ""
-        raise UsageError(f"unknown {what} {name!r}{hint}: give one of {', '.join(known)}")
+        raise UsageError(f"unknown {what} {_cut(repr(name))}{hint}: give one of {', '.join(known)}")
 
 
 def parse_options(make: Callable[..., Any], given: Sequence[str], flag: str) -> dict[str, Any]:
@@ -58,14 +68,14 @@ def parse_options(make: Callable[..., Any], given: Sequence[str], flag: str) -> 
     for text in given:
         key, equals, value = text.partition("=")
         if not equals:
-            raise UsageError(f"{flag} got {text!r}: wanted key=value, with a key of {', '.join(fields)}")
+            raise UsageError(f"{flag} got {_cut(repr(text))}: wanted key=value, with a key of {', '.join(fields)}")
         if key == "estimator":
             raise UsageError(f"{flag} got {text}: the method's name says it, as in --methods bbb bbb-local bbb-shared")
         check_name(f"option of {flag}", key, fields)
         try:
             parsed[key] = _cast(key, value, fields[key])
         except ValueError as error:
-            raise UsageError(f"{flag} {key}={value}: {error}") from error
+            raise UsageError(f"{flag} {key}={_cut(value)}: {error}") from error
     return parsed
 
 
@@ -120,7 +130,11 @@ def _optimizer(text: str) -> Any:
     check_name("optimizer", name, dict.fromkeys(OPTIMIZERS))
     if momentum and name != "sgd":
         raise ValueError(f"{name} takes no momentum: give optimizer={name}")
-    return functools.partial(optax.sgd, momentum=_float(momentum)) if momentum else getattr(optax, name)
+    if not momentum:
+        return getattr(optax, name)
+    if not 0 <= _float(momentum) < 1:
+        raise ValueError("wanted a momentum from 0 to below 1, as in sgd:0.9")
+    return functools.partial(optax.sgd, momentum=_float(momentum))
 
 
 def _start(text: str) -> Any:
@@ -150,22 +164,29 @@ def _count(text: str) -> int:
         raise ValueError("wanted a whole number") from None
     if number < 1:
         raise ValueError("wanted a whole number of at least 1")
+    if number > MOST:
+        raise ValueError(f"wanted a whole number of at most {MOST:,}")
     return number
 
 
 def _float(text: str) -> float:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         raise ValueError("wanted a number") from None
+    # infinity and NaN are refused by what they are given to, which says what it wants
+    if np.isfinite(number) and number and not LEAST_FLOAT <= abs(number) <= MOST_FLOAT:
+        raise ValueError(f"wanted a number of size {LEAST_FLOAT:.0e} to {MOST_FLOAT:.0e}, as float32 holds")
+    return number
 
 
 def _sizes(text: str) -> tuple[int, ...]:
+    parts = text.removesuffix(",").split(",") if text else []
     try:
-        sizes = tuple(int(part) for part in text.split(",") if part)
+        sizes = tuple(int(part) for part in parts)
     except ValueError:
         sizes = (0,)
-    if any(size < 1 for size in sizes):
+    if any(not 1 <= size <= MOST for size in sizes):
         raise ValueError("wanted whole numbers of at least 1 with commas between, such as 32,32")
     return sizes
 
@@ -189,6 +210,10 @@ _CASTS: dict[str, Callable[[str], Any]] = {
 
 _NONE = {"clip_norm": "none", "max_passes": "none", "max_seconds": "none", "start": "prior"}
 """What no value means, where it is not a choice made for the data."""
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text):,} characters)"
 
 
 def _show(key: str, value: Any) -> str:

@@ -92,13 +92,15 @@ def arrays(
     """
     if feature_names is None and hasattr(x, "columns"):  # of a pandas DataFrame
         feature_names = tuple(str(column) for column in x.columns)
+    if not isinstance(name, str) or not name.strip() or not name.isprintable():
+        raise DataError(f"the arrays are named {name!r}, but a few letters are wanted: they go into the folder's name")
     parts = []
     for what, given_x, given_y in (("", x, y), ("_test", x_test, y_test)):
         if given_x is None and given_y is None and what:
             continue
         if given_x is None or given_y is None:
             raise DataError(f"{name}: only one of x{what} and y{what} was given: give both or neither")
-        part_x, part_y = np.asarray(given_x), np.asarray(given_y)
+        part_x, part_y = _as_array(f"{name}: x{what}", given_x), _as_array(f"{name}: y{what}", given_y)
         part_x = part_x[..., None] if part_x.ndim == 3 else part_x
         if part_x.ndim not in (1, 2, 4):  # a vector has a sentence of its own in check_arrays
             raise DataError(
@@ -147,6 +149,19 @@ def arrays(
         brightness=brightness,
         description=f"{len(x)} rows from {name}, {_kind(x)}.",
     )
+
+
+def _as_array(what: str, given: Any) -> np.ndarray:
+    try:
+        array = np.asarray(given)
+    except ValueError:  # lists of unequal lengths
+        raise DataError(f"{what} holds rows of unequal lengths: give each row as many values") from None
+    if np.ma.is_masked(given):
+        raise DataError(f"{what} has masked values: remove those rows, or fill the values in")
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        with np.errstate(over="ignore"):
+            return array.astype(np.float64)  # what that cannot hold is infinite, and refused as such
+    return array
 
 
 def _kind(x: np.ndarray) -> str:

@@ -13,6 +13,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from hmcvi import plots
+from hmcvi.inference.durable import write_whole
 
 from .evaluate import REFERENCE
 from .explain import PAGE_FOLDER, explain_score, find_caption, glossary
@@ -22,7 +23,6 @@ from .options import UsageError
 from .repeat import is_of_arrays, repeat_command
 from .report_board import Board, board, pairs, sections
 from .report_figures import Embedded, embed
-from .run_folder import write_whole
 from .table import POOR, how_to_read
 
 __all__ = ["page_of", "render_page", "write_report"]

@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import json
 import math
-import os
+import shutil
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -21,12 +21,13 @@ from rich.table import Table
 
 from hmcvi import plots
 from hmcvi.inference import FitError
+from hmcvi.inference.durable import write_whole
+from hmcvi.inference.provenance import made_with, processor, visible_cores
 from hmcvi.inference.scores import Score
 
 from .options import UsageError, check_name
 from .raw import DataError
-from .run_folder import made_with, processor
-from .target_runs import RUNS, Measures
+from .target_runs import RUNS, Measures, keeping_fits_in
 
 __all__ = ["Claim", "Outcome", "Target", "judge", "list_targets", "read_targets", "reproduce", "where"]
 
@@ -158,7 +159,8 @@ def reproduce(
 
     Raises:
         UsageError: a target is unknown or has nothing to tune, no target is named to tune, a setting is unknown or
-            given without `tune` or for several targets, a seed was given twice, or the folder cannot be written.
+            given without `tune` or for several targets, a seed was given twice or is out of range, or the folder
+            cannot be written.
     """
     targets = read_targets()
     for name in names:
@@ -166,6 +168,9 @@ def reproduce(
     chosen = [targets[name] for name in dict.fromkeys(names or targets)]
     if len(set(seeds)) != len(seeds):
         raise UsageError("a seed was given twice: give each once")
+    for seed in seeds:
+        if not 0 <= seed < 2**32:
+            raise UsageError(f"seed {seed}: give a whole number from 0 to 2³² - 1")
     if settings and len(chosen) > 1:
         raise UsageError("settings belong to one target: name it, before --set")
     if tune:
@@ -207,12 +212,14 @@ def _run_target(
     settings = target.quick if quick else target.full
     # a trial, or a check of two minutes, must not replace hours
     stem = f"{target.name}-tune" if settings.get("tune") else f"{target.name}-quick" if quick else target.name
+    in_the_making = out / f"{stem}-fits"
     by_seed: list[Measures] = []
     seconds: list[float] = []
     for seed in seeds:
         started = time.perf_counter()
         try:
-            by_seed.append(RUNS[target.run](seed, data_dir, **settings))
+            with keeping_fits_in(in_the_making):
+                by_seed.append(RUNS[target.run](seed, data_dir, **settings))
         except FitError as error:
             raise FitError(f"seed {seed}: {error}", error.fit) from error
         seconds.append(time.perf_counter() - started)
@@ -221,6 +228,7 @@ def _run_target(
         outcomes = [judge(claim, measures) for claim in target.asked(quick=quick)]
         complete = len(done) == len(seeds)  # until then nothing has passed
         _write(out / f"{stem}.json", target, settings, done, by_seed, outcomes, seconds, quick=quick, complete=complete)
+    shutil.rmtree(in_the_making)
     saved = f"all measures: {out / stem}.json"
     if target.run == "flipout_variance":
         plots.save(plots.gradient_variance(_curves(measures, settings["batch_sizes"])), out / stem)
@@ -333,9 +341,7 @@ def _write(
         "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         **made_with(),
     }
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(json.dumps(record, indent=2) + "\n")
-    partial.replace(file)
+    write_whole(file, json.dumps(record, indent=2) + "\n")
 
 
 def _number(value: float) -> float | None:
@@ -361,5 +367,5 @@ def where() -> str:
     device = jax.devices()[0]
     if device.platform != "cpu":
         return f"{device.device_kind} ({device.platform})"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = visible_cores()
     return f"{cores} core{'s' if cores != 1 else ''} of {processor()}"

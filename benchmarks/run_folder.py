@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
-import os
-import platform
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import filelock
 import jax
 import pandas as pd
 
-from hmcvi.inference import Fit, from_datatree, load_datatree, save_datatree, to_datatree
+from hmcvi.inference import Checkpoint, Fit, from_datatree, load_datatree, save_datatree, to_datatree
 from hmcvi.inference.base import Method, Model, accepts
+from hmcvi.inference.describe import describe
+from hmcvi.inference.durable import write_whole
+from hmcvi.inference.provenance import environment, made_with, processor, visible_cores
 
+from . import checksums
+from .checksums import INCOMPLETE, refuse_links
 from .datasets import Dataset
 from .experiment import Experiment
 from .options import UsageError
 
-__all__ = ["RunFolder", "data_stem", "default_folder", "made_with", "processor", "write_whole"]
+__all__ = ["RunFolder", "data_stem", "default_folder"]
 
-PACKAGES = ("hmcvi", "jax", "jaxlib", "numpyro", "flax", "optax", "arviz", "numpy", "scipy", "scikit-learn")
+LOCK = ".lock"
 
 TREE_ROWS = 2_000
 """A tree holds predictions of the training rows up to this many, else (and for a GP) of the first test rows."""
@@ -38,9 +43,13 @@ def default_folder(experiment: Experiment) -> Path:
 
 
 def data_stem(experiment: Experiment) -> str:
-    """Return what folders call the data: a file's name without its ending, or the set's name."""
+    """Return what folders call the data: a file's name without its ending, or the set's name.
+
+    A name that would lead out of a folder, or that a file system cannot hold, loses what is wrong with it.
+    """
     name = experiment.data_name
-    return Path(name).stem if Path(name).suffix else name.replace("/", "-")
+    stem = Path(name).stem if Path(name).suffix else name.replace("/", "-")
+    return re.sub(r"[^\w.,=+@-]", "-", stem)[:80].lstrip(".-") or "data"
 
 
 class RunFolder:
@@ -49,43 +58,110 @@ class RunFolder:
     Arguments:
         path: the folder, made where it is absent.
         experiment: what is run there.
+        checkpoint_seconds: seconds between two times a running fit is kept, at least.
 
     Raises:
-        UsageError: the folder holds another run or other files, or cannot be written.
+        UsageError: the folder holds another run or other files, another process runs there, or it cannot be written.
     """
 
-    def __init__(self, path: Path, experiment: Experiment):
+    def __init__(self, path: Path, experiment: Experiment, *, checkpoint_seconds: float = 30.0):
         self.path = path
-        self._claim(experiment)
+        self._every = checkpoint_seconds
+        self._number_of_fits = len(experiment.seeds) * len(experiment.asked)
+        with self._locked():
+            self._claim(experiment)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the folder to this process, and mark the run as incomplete until `complete` is called.
+
+        Raises:
+            UsageError: another process runs there.
+            KeyboardInterrupt: the run was interrupted; its message says what is kept.
+        """
+        with self._locked():
+            if not (self.path / "summary.json").exists():
+                write_whole(self.path / INCOMPLETE, f"{self.state()}. The same command goes on.\n")
+            try:
+                yield
+            except KeyboardInterrupt as error:
+                kept = f"; {error}" if str(error) else ""
+                if (self.path / INCOMPLETE).exists():
+                    write_whole(self.path / INCOMPLETE, f"{self.state()}{kept}. The same command goes on.\n")
+                raise KeyboardInterrupt(f"{self.state()}{kept}") from error
+
+    def state(self) -> str:
+        """Return how far the run is, in words."""
+        if not (self.path / INCOMPLETE).exists() and (self.path / "summary.json").exists():
+            return f"{self.path} is complete"
+        # of a fit at a share of the budget, or of one that failed, the label says so
+        done = [path for path in (self.path / "fits").glob("*.nc") if re.fullmatch(r"[^@]+-seed\d+", path.stem)]
+        return f"{self.path} is incomplete: {len(done)} of {self._number_of_fits} fits are finished"
+
+    def complete(self) -> None:
+        """Take the mark of an incomplete run away."""
+        (self.path / INCOMPLETE).unlink(missing_ok=True)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        lock = filelock.FileLock(self.path / LOCK)
+        try:
+            if self.path.is_file():
+                raise UsageError(f"{self.path} is a file: give an --out folder that is new or empty")
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock.acquire(blocking=False)
+        except filelock.Timeout as error:
+            raise UsageError(
+                f"{self.path} is in use by another run: wait for its end, or give another --out"
+            ) from error
+        except OSError as error:
+            raise UsageError(f"{self.path} cannot be written ({error.strerror}): give another --out folder") from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _claim(self, experiment: Experiment) -> None:
         wanted = json.loads(json.dumps(experiment.configuration()))
+        refuse_links(self.path)
         file = self.path / "config.json"
-        if file.exists():
-            try:
-                found = json.loads(file.read_text())
-            except (OSError, ValueError) as error:
-                raise UsageError(f"{file} cannot be read ({error}): give another --out folder") from error
-            if found != wanted:
-                differs = [key for key in wanted if not isinstance(found, dict) or found.get(key) != wanted[key]]
-                field = differs[0] if differs else "its list of fields"
-                there = found.get(field) if isinstance(found, dict) else found
-                raise UsageError(
-                    f"{self.path} holds another run: {field} is {there!r} there and "
-                    f"{wanted.get(field)!r} here; give another --out folder"
-                )
-            return
-        if self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir())):
-            raise UsageError(f"{self.path} is there and is no run folder: give an --out folder that is new or empty")
         try:
-            (self.path / "fits").mkdir(parents=True, exist_ok=True)
-            self.write_json("config.json", wanted)
-        except OSError as error:
-            raise UsageError(f"{self.path} cannot be written ({error.strerror}): give another --out folder") from error
+            found = checksums.read_json(file)
+        except FileNotFoundError:
+            if not (self.path / checksums.NAME).exists() and any(path.name != LOCK for path in self.path.iterdir()):
+                raise UsageError(
+                    f"{self.path} is there and is no run folder: give an --out folder that is new or empty"
+                ) from None
+            try:
+                (self.path / "fits").mkdir(exist_ok=True)
+                self.write_json("config.json", wanted)
+            except OSError as error:
+                raise UsageError(f"{self.path} cannot be written ({error.strerror}): give another --out") from error
+            return
+        except UsageError as error:
+            raise UsageError(f"{error}, or delete that file: each fit is checked by itself") from error
+        if found != wanted:
+            differs = [key for key in wanted if not isinstance(found, dict) or found.get(key) != wanted[key]]
+            field = differs[0] if differs else "its list of fields"
+            there = found.get(field) if isinstance(found, dict) else found
+            raise UsageError(
+                f"{self.path} holds another run: {field} is {there!r} there and "
+                f"{wanted.get(field)!r} here; give another --out folder"
+            )
 
     def write_json(self, name: str, value: Any) -> None:
-        """Write a JSON file that appears whole or not at all."""
-        write_whole(self.path / name, json.dumps(value, indent=2) + "\n")
+        """Write a JSON file that appears whole or not at all, and its checksum."""
+        checksums.write_summed(self.path / name, json.dumps(value, indent=2) + "\n")
+
+    def checkpoint(self, label: str, seed: int, say: Callable[[str], None]) -> Checkpoint:
+        """Return where this fit is kept while it runs.
+
+        Arguments:
+            label: the method, perhaps with its share of a budget.
+            seed: the seed.
+            say: told what is out of the ordinary.
+        """
+        return Checkpoint(self._fit_file(label, seed).with_suffix(".checkpoint"), self._every, say)
 
     def load_fit(self, label: str, seed: int, model: Model, data: Dataset, method: Method) -> Fit | None:
         """Return the fit that an earlier run of the same command finished here, or None.
@@ -98,8 +174,7 @@ class RunFolder:
             return None
         try:
             tree = load_datatree(file)
-            wanted = {"data_hash": data.data_hash, "made_with": json.dumps(made_with())}
-            for name, value in wanted.items():
+            for name, value in _made_of(model, seed, data).items():
                 if name == "data_hash" and tree.attrs.get(name) != value:
                     raise ValueError("the data have changed since it was made")
                 if tree.attrs.get(name) != value:
@@ -114,9 +189,7 @@ class RunFolder:
         tree = (
             to_datatree(fit) if at_training_rows else to_datatree(fit, data.x_test[:TREE_ROWS], data.y_test[:TREE_ROWS])
         )
-        tree.attrs["data_hash"] = data.data_hash
-        tree.attrs["made_with"] = json.dumps(made_with())
-        tree.attrs["seed"] = seed
+        tree.attrs |= _made_of(fit.model, seed, data)
         save_datatree(tree, self._fit_file(label, seed))
 
     def save_failed(self, fit: Fit, label: str, seed: int, data: Dataset) -> str:
@@ -128,8 +201,8 @@ class RunFolder:
 
     def write_table(self, name: str, table: pd.DataFrame) -> None:
         """Write <name>.csv and <name>.parquet."""
-        write_whole(self.path / f"{name}.csv", table.to_csv(index=False))
-        write_whole(self.path / f"{name}.parquet", table.to_parquet(index=False))
+        checksums.write_summed(self.path / f"{name}.csv", table.to_csv(index=False))
+        checksums.write_summed(self.path / f"{name}.parquet", table.to_parquet(index=False))
 
     def write_manifest(self, experiment: Experiment, data: Mapping[int, Dataset], methods: Mapping[str, Any]) -> None:
         """Write manifest.json: what a reader needs to repeat the run, to doubt it or to join it with others.
@@ -145,8 +218,9 @@ class RunFolder:
             {
                 "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
                 **made_with(),
+                "environment": environment(),
                 "processor": processor(),
-                "visible_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+                "visible_cores": visible_cores(),
                 "device_count": jax.local_device_count(),
                 "seeds": list(experiment.seeds),
                 "data": first.name,
@@ -161,29 +235,11 @@ class RunFolder:
         return self.path / "fits" / f"{label}-seed{seed}.nc"
 
 
-def processor() -> str:
-    """Return the processor's name, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def made_with() -> dict[str, Any]:
-    """Return what a fit must have been made with to be continued from: versions, device and precision."""
-    device = jax.devices()[0]
+def _made_of(model: Model, seed: int, data: Dataset) -> dict[str, Any]:
+    """Return what a saved fit must agree in with the one that is asked for, besides its method."""
     return {
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "python": platform.python_version(),
-        "device": f"{device.platform}: {device.device_kind}",
-        "precision": "float64" if jax.config.read("jax_enable_x64") else "float32",
+        "data_hash": data.data_hash,
+        "made_with": json.dumps(made_with()),
+        "seed": seed,
+        "model": json.dumps(describe(model)),
     }
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file that appears whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content.encode() if isinstance(content, str) else content)
-    partial.replace(path)

@@ -84,15 +84,19 @@ class Runner:
         if result is not None:
             self.say.print(f"{said}: read from {self.folder.path}")
             return result
-        started = time.perf_counter()
-        self.say.print(f"{said}: fitting {len(self.data.x_train):,} rows{self._place(name) if share == 1 else ''}")
+        started, checkpoint = time.perf_counter(), self.folder.checkpoint(label, self.seed, self.say.print)
+        going_on = ", going on where it was interrupted" if checkpoint.exists() else ""
+        self.say.print(
+            f"{said}: fitting {len(self.data.x_train):,} rows{self._place(name) if share == 1 else ''}{going_on}"
+        )
         x, y, progress = self.data.x_train, self.data.y_train, Progress(said, Progress.suited(not self.quiet))
         try:
-            result = fit(jax.random.key(self.seed), model, x, y, method, progress=progress)
+            result = fit(jax.random.key(self.seed), model, x, y, method, progress=progress, checkpoint=checkpoint)
         except FitError as error:
             kept = "" if error.fit is None else self.folder.save_failed(error.fit, label, self.seed, self.data)
             raise FitError(f"{said}: {error}{kept}", error.fit) from error
         self.folder.save_fit(result, label, self.seed, self.data)
+        checkpoint.remove()
         self.say.print(f"{said}: done in {time.perf_counter() - started:.0f} s")
         return result
 

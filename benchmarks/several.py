@@ -27,6 +27,7 @@ def compare_several(
     figures: bool = True,
     quiet: bool = False,
     require_converged: bool = False,
+    checkpoint_seconds: float = 30.0,
 ) -> str:
     """Run experiments one after another, print the scoreboard of each, and one grouped table where they are several.
 
@@ -37,6 +38,7 @@ def compare_several(
         figures: whether to draw any.
         quiet: print nothing but the tables.
         require_converged: whether the reference must be there, and is asked for its convergence.
+        checkpoint_seconds: seconds between two times that a running fit is kept, at least.
 
     Returns:
         A sentence on where the reference is unconverged, where it is required to be; else "".
@@ -57,7 +59,8 @@ def compare_several(
     finished, failures = [], []
     for experiment, folder in zip(experiments, folders, strict=True):
         try:
-            finished.append(compare(experiment, folder, figures=figures, quiet=quiet))
+            made = compare(experiment, folder, figures=figures, quiet=quiet, checkpoint_seconds=checkpoint_seconds)
+            finished.append(made)
         except FitError as error:
             if not several:
                 raise

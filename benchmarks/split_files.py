@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .npz import read_npz
+from .paths import as_path, is_file, require_file
 from .raw import DataError
 
 __all__ = ["Splits", "check_splits", "read_splits"]
@@ -52,16 +53,15 @@ def read_splits(source: str | os.PathLike[str] | Mapping[str, Any], *, seed: int
         return {name: _whole(f"splits[{name!r}]", rows) for name, rows in source.items()}
     name = os.fspath(source).replace("{seed}", str(seed))
     if "{part}" in name:
-        files = {part: Path(name.replace("{part}", part)).expanduser() for part in PARTS}
-        return {part: _read_text(file) for part, file in files.items() if part != "validation" or file.is_file()}
-    path = Path(name).expanduser()
+        files = {part: as_path(name.replace("{part}", part)) for part in PARTS}
+        return {part: _read_text(file) for part, file in files.items() if part != "validation" or is_file(file)}
+    path = as_path(name)
     if path.suffix.lower() not in (".npz", ".json"):
         raise DataError(
             f"splits {path} is no .npz and no .json file: give one with train and test in it, or a pattern of text "
             "files such as index_{part}_{seed}.txt"
         )
-    if not path.is_file():
-        raise DataError(f"there is no file of splits {path} (looked from {Path.cwd()}): check the path")
+    require_file(path, "file of splits")
     if path.suffix.lower() == ".npz":
         parts = read_npz(path, ("train", "test"), None, example="train=train, test=test")
     else:
@@ -118,7 +118,7 @@ def check_splits(parts: Mapping[str, np.ndarray], num_rows: int, name: str) -> S
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         parts = json.loads(path.read_text())
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise DataError(f"splits {path.name} cannot be read as .json ({error}): check the file") from error
     if not isinstance(parts, dict):
         raise DataError(f'splits {path.name} holds no object: {{"train": [...], "test": [...]}} is wanted')
@@ -126,16 +126,16 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _read_text(path: Path) -> np.ndarray:
+    require_file(path, "file of splits")
     try:
         lines = path.read_text().split()
-    except FileNotFoundError:
-        raise DataError(f"there is no file of splits {path} (looked from {Path.cwd()}): check the pattern") from None
     except (OSError, ValueError) as error:
         raise DataError(f"splits {path.name} cannot be read ({error}): one row number a line is wanted") from error
     try:
-        return _whole(path.name, [float(line) for line in lines])  # np.savetxt writes 12 as 1.2e+01
+        numbers = [float(line) for line in lines]  # np.savetxt writes 12 as 1.2e+01
     except ValueError as error:
         raise DataError(f"splits {path.name}: {error}, but one row number a line is wanted") from error
+    return _whole(path.name, numbers)
 
 
 def _whole(what: str, rows: Sequence[Any] | np.ndarray) -> np.ndarray:

@@ -21,7 +21,11 @@ __all__ = [
     "share_out",
     "split_rows",
     "standardisation",
+    "standardised",
 ]
+
+MOST_SDS = 1e12
+"""How many sds of the training rows a value may lie from their mean: its square is far below what float32 holds."""
 
 
 def settle_task(raw: Raw, y: np.ndarray, asked: Task | None) -> tuple[Task, str]:
@@ -318,3 +322,31 @@ def standardisation(values: np.ndarray, *, name: str, columns: Sequence[str]) ->
         column = columns[int(np.flatnonzero(np.atleast_1d(bad))[0])]
         raise DataError(f"{name}: {column!r} is too large or too small in size to be standardised: change its unit")
     return loc, scale
+
+
+def standardised(
+    values: np.ndarray, loc: np.ndarray, scale: np.ndarray, *, name: str, columns: Sequence[str] | None
+) -> np.ndarray:
+    """Values less their mean, in sds, as float32.
+
+    Args:
+        values: (row,) or (row, column).
+        loc: mean of each column on the training rows.
+        scale: its sd there.
+        name: what to call the data in a sentence.
+        columns: (column,) names, or one; numbered where None.
+
+    Raises:
+        DataError: a value so far from the training rows that a model's output there would not be finite.
+    """
+    with np.errstate(over="ignore"):
+        distances = (values - loc) / scale
+    # by the ends: a mask of all would be one more copy of them
+    if distances.size and not (distances.max() <= MOST_SDS and distances.min() >= -MOST_SDS):
+        row, *rest = map(int, np.argwhere(~(np.abs(distances) <= MOST_SDS))[0])
+        column = columns[rest[0] if rest else 0] if columns else f"x{rest[0]}"
+        raise DataError(
+            f"{name}: {column!r} is {values[(row, *rest)]:g} in a row that is scored, more than {MOST_SDS:g} sds of "
+            "the training rows from their mean: change its unit, or remove such rows"
+        )
+    return distances.astype(np.float32)

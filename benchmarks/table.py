@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from .checksums import INCOMPLETE, read_json, read_summed
 from .evaluate import POSTERIOR_MEAN, REFERENCE
 from .loo import BAD_ROWS, ELPD, TRAINING_ROWS
 from .moments import MEANS, SDS
@@ -312,17 +313,22 @@ def read_run(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         UsageError: the folder holds no finished run, or its files are damaged.
     """
     try:
-        table = pd.read_csv(folder / "table.csv")
-        summary = json.loads((folder / "summary.json").read_text())
+        if (folder / INCOMPLETE).exists():
+            raise UsageError(f"{folder} is incomplete: the command that began it goes on with it")
+        table = pd.read_csv(io.BytesIO(read_summed(folder / "table.csv")))
+        summary = read_json(folder / "summary.json")
     except FileNotFoundError as error:
         inside = sorted(path.parent.name for path in folder.glob("*/summary.json"))
         hint = f"; inside it are the runs {', '.join(inside[:5])}{', ...' if len(inside) > 5 else ''}" if inside else ""
         raise UsageError(f"{folder} holds no finished run ({Path(error.filename).name} is not there){hint}") from error
     except NotADirectoryError as error:
         raise UsageError(f"{folder} is a file: give the run's folder") from error
+    except UsageError:
+        raise
     except (OSError, ValueError) as error:
         raise UsageError(f"{folder} cannot be read: {error}") from error
-    if tuple(table.columns) != COLUMNS or not {"fits", "sets", "seeds", "title"} <= summary.keys():
+    is_summary = isinstance(summary, dict) and {"fits", "sets", "seeds", "title"} <= summary.keys()
+    if tuple(table.columns) != COLUMNS or not is_summary:
         raise UsageError(
             f"{folder}/table.csv or summary.json is not what this version of hmcvi compare writes: run it again"
         )

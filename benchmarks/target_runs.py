@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import dataclasses
 import functools
+import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -26,6 +30,9 @@ from hmcvi.inference import (
     prune,
     scores,
 )
+from hmcvi.inference.base import Method, Model
+from hmcvi.inference.describe import describe
+from hmcvi.inference.durable import sha256_of
 from hmcvi.inference.family import pareto_khat
 from hmcvi.inference.scores import Score
 from hmcvi.inference.variational import ESTIMATORS
@@ -36,12 +43,14 @@ from . import datasets, eight_schools, ood
 from .datasets import Dataset
 from .gradient_variance import gradient_variance, slope
 
-__all__ = ["RUNS", "Measures"]
+__all__ = ["RUNS", "Measures", "keeping_fits_in"]
 
 Measures = dict[str, Score]
 """Measured values by name, each with its standard error (NaN where one run cannot know it)."""
 
 BATCH_SIZE = 128
+
+_FOLDER: contextvars.ContextVar[Path | None] = contextvars.ContextVar("folder of the fits in the making", default=None)
 
 SGD = functools.partial(optax.sgd, momentum=0.9)
 """The optimiser of the image targets' variational fits."""
@@ -136,7 +145,7 @@ def flipout_variance(
     data = datasets.load("digits", seed=seed)
     model = functools.partial(mlp, widths=(64,), activation="relu", num_classes=10)
     method = BayesByBackprop(num_steps=num_steps, num_draws=1)
-    result = fit(jax.random.key(seed), model, data.x_train, data.y_train, method)
+    result = _kept_fit(seed, model, data.x_train, data.y_train, method)
     measures: Measures = {}
     for estimator in ESTIMATORS:
         key = jax.random.key(seed + 1)
@@ -153,10 +162,10 @@ def eight_schools_forms(seed: int, data_dir: str | None, *, num_draws: int) -> M
     measures: Measures = {}
     for form, model in (("centred", eight_schools.centred), ("non-centred", eight_schools.non_centred)):
         x, y = eight_schools.SCHOOLS, eight_schools.EFFECTS
-        svi = fit(jax.random.key(seed), model, x, y, SVI(num_particles=10, num_draws=KHAT_REPEATS * num_draws))
+        svi = _kept_fit(seed, model, x, y, SVI(num_particles=10, num_draws=KHAT_REPEATS * num_draws))
         khats = np.array([pareto_khat(part) for part in _split_draws(svi, KHAT_REPEATS)])
         measures[f"k-hat of AutoNormal, {form}"] = scores.mean(khats)
-        nuts = fit(jax.random.key(seed), model, x, y, NUTS())
+        nuts = _kept_fit(seed, model, x, y, NUTS())
         measures[f"divergences of NUTS, {form}"] = Score(float(nuts.stats["diverging"].sum()), math.nan)
     return measures
 
@@ -178,6 +187,26 @@ RUNS: dict[str, Callable[..., Measures]] = {
     run.__name__: run for run in (mnist_mlp, mnist_pruning, lenet, cifar10_cnn, flipout_variance, eight_schools_forms)
 }
 """The runs by name, as targets.toml calls them."""
+
+
+@contextlib.contextmanager
+def keeping_fits_in(folder: Path) -> Iterator[None]:
+    """Keep the fits of the runs within in this folder while they are made: the same runs go on from there."""
+    folder.mkdir(exist_ok=True)
+    token = _FOLDER.set(folder)
+    try:
+        yield
+    finally:
+        _FOLDER.reset(token)
+
+
+def _kept_fit(seed: int, model: Model, x: Any, y: Any, method: Method) -> Fit:
+    """Fit, kept under a name that tells this fit from every other of the target."""
+    folder = _FOLDER.get()
+    if folder is None:
+        return fit(jax.random.key(seed), model, x, y, method)
+    name = sha256_of(json.dumps([seed, describe(model), describe(method), len(x)]).encode())[:12]
+    return fit(jax.random.key(seed), model, x, y, method, checkpoint=folder / f"{method.name}-{name}")
 
 
 def _load(name: str, seed: int, data_dir: str | None, tune: bool, **options: Any) -> Dataset:
@@ -216,7 +245,7 @@ def _mnist_fit(
         start=FanIn(),
         init_scale=init_scale,
     )
-    return fit(jax.random.key(seed), model, data.x_train, data.y_train, method), data
+    return _kept_fit(seed, model, data.x_train, data.y_train, method), data
 
 
 @functools.lru_cache(maxsize=4)
@@ -248,7 +277,7 @@ def _flipout(
         start=MAP(num_steps=map_epochs * steps, learning_rate=0.001, start=FanIn(), **shared),
         **shared,
     )
-    return fit(jax.random.key(seed), model, data.x_train, data.y_train, method)
+    return _kept_fit(seed, model, data.x_train, data.y_train, method)
 
 
 def _class_measures(result: Fit, data: Dataset, probs: np.ndarray) -> Measures:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .paths import as_path
 from .raw import DataError
 
 __all__ = [
@@ -88,7 +89,7 @@ KNOWN: tuple[Entry, ...] = tuple(
 
 def data_folder(data_dir: str | os.PathLike[str] | None = None) -> Path:
     """The TFDS folder: `data_dir`, else `$TFDS_DATA_DIR`, else TFDS's own `~/tensorflow_datasets`."""
-    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets").expanduser()
+    return as_path(data_dir or os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets")
 
 
 def find_prepared(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> Path:

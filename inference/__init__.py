@@ -6,11 +6,13 @@
 """
 
 from .backprop import BayesByBackprop
-from .base import Fit, FitError, Method, fit
+from .base import Fit, FitError, Method
+from .checkpoint import Checkpoint, CheckpointError
 from .completion import Completion, completion
 from .diagnostics import Convergence, convergence
 from .export import from_datatree, load_datatree, save_datatree, to_datatree
 from .family import FamilyFit, family_fit
+from .fitting import fit
 from .flow import AutoFlow
 from .hmc import HMC
 from .importance import Importance, feature_importance
@@ -32,6 +34,8 @@ __all__ = [
     "SVI",
     "AutoFlow",
     "BayesByBackprop",
+    "Checkpoint",
+    "CheckpointError",
     "ClassPredictive",
     "Completion",
     "Convergence",

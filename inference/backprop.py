@@ -18,6 +18,7 @@ from numpyro.distributions.util import sum_rightmost
 from numpyro.primitives import Messenger
 
 from .base import Fit, LatentSite, Model, latent_sites
+from .checkpoint import Checkpoint
 from .density import normal_log_density, unconstrain
 from .descend import Problem, best_of, descend, restart_keys
 from .progress import Progress
@@ -85,7 +86,9 @@ class BayesByBackprop(Training):
         """What the loss trace holds."""
         return "negative ELBO" if self.temperature == 1 else "tempered negative ELBO"
 
-    def fit(self, key: jax.Array, model: Model, x: jax.Array, y: jax.Array, progress: Progress) -> Fit:
+    def fit(
+        self, key: jax.Array, model: Model, x: jax.Array, y: jax.Array, progress: Progress, checkpoint: Checkpoint
+    ) -> Fit:
         """Train the mean-field posterior and draw from it; see `hmcvi.inference.fit`."""
 
         def set_up(begin: Beginning, key: jax.Array) -> Problem:
@@ -113,7 +116,7 @@ class BayesByBackprop(Training):
 
         # the same keys as SVI's: the same start and minibatches
         keys = restart_keys(key, self.num_restarts)
-        runs = descend(keys, self, model, x, y, progress, set_up, gradients_per_step=self.num_particles)
+        runs = descend(keys, self, model, x, y, progress, checkpoint, set_up, gradients_per_step=self.num_particles)
         best, outcome = best_of(runs)
         graph, sites = best.problem.made
         posterior = nnx.merge(graph, best.result.params)

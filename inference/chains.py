@@ -14,7 +14,8 @@ import numpy as np
 from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 
-from .base import Fit, FitError, Model, as_floats, is_count, latent_sites
+from .base import Fit, FitError, Model, as_floats, check_allowances, is_count, latent_sites
+from .checkpoint import Checkpoint, Kept
 from .progress import Progress, next_length
 
 __all__ = ["CHAIN_METHODS", "Chains", "Sampler"]
@@ -96,10 +97,7 @@ class Sampler:
                 raise ValueError(f"{what} got {name}={getattr(self, name)}: give a whole number of at least 1")
         if self.chain_method not in CHAIN_METHODS:
             raise ValueError(f"{what} got chain_method={self.chain_method!r}: give one of {', '.join(CHAIN_METHODS)}")
-        for name in ("max_passes", "max_seconds"):
-            allowance = getattr(self, name)
-            if allowance is not None and not (np.isfinite(allowance) and allowance > 0):
-                raise ValueError(f"{what} got {name}={allowance}: give a number above 0, or None for no limit")
+        check_allowances(self)
 
     @property
     def name(self) -> str:
@@ -115,7 +113,9 @@ class Sampler:
         """Return the chains (one for each of the keys) at draws of the prior, and how to advance them."""
         raise NotImplementedError
 
-    def fit(self, key: jax.Array, model: Model, x: jax.Array, y: jax.Array, progress: Progress) -> Fit:
+    def fit(
+        self, key: jax.Array, model: Model, x: jax.Array, y: jax.Array, progress: Progress, checkpoint: Checkpoint
+    ) -> Fit:
         """Draw from the posterior; see `hmcvi.inference.fit`."""
         sites, _ = latent_sites(model, x, y)
         given, x = x, as_floats(x)  # once: every gradient reads all rows
@@ -124,8 +124,13 @@ class Sampler:
         chunk = -(-total // NUM_CHUNKS)
         meter = _Meter(self)
         advance = meter.compiled(partial(_advance, chains, chunk), chains.state, jnp.asarray(chunk), x, y)
-        state = chains.state
-        if chains.tune is not None:
+        state, done, parts = chains.state, 0, []
+        begun = checkpoint.saved("draws")
+        if begun is not None:
+            state = begun.tree("state", state)
+            parts = [begun.tree("recorded", jax.eval_shape(jax.vmap(chains.record), state), same_shapes=False)]
+            done, meter.gradients, meter.seconds = (begun.values[name] for name in ("done", "gradients", "seconds"))
+        elif chains.tune is not None:
             with progress.ahead("tuning"):
                 progress.update(0, total, "draws a chain", "all chains at once")
                 if self.max_seconds is not None:
@@ -134,7 +139,7 @@ class Sampler:
                 state = meter.compiled(chains.tune(tuning_steps), state, x, y)(state, x, y)
             meter.gradients += tuning_steps * self.num_chains * self.GRADIENTS_PER_STEP
 
-        done, parts, length = 0, [], 1
+        length = 1
         while done < total and meter.share < 1:
             length, before, seconds = min(length, total - done), meter.share, meter.seconds
             state, recorded = advance(state, jnp.asarray(length), x, y)
@@ -145,9 +150,19 @@ class Sampler:
             done += length
             stage = "warm-up" if done <= chains.num_warmup else "sampling"
             progress.update(done, total, "draws a chain", self._detail(recorded, stage))
+
+            def reached(state: Any = state, done: int = done) -> Kept:
+                values = {"done": done, "gradients": meter.gradients, "seconds": meter.seconds}
+                return Kept.of(values, state=state, recorded=_joined(parts))
+
+            checkpoint.offer("draws", reached)
             affordable = meter.affordable(length, before)
             length = min(next_length(length, meter.seconds - seconds, chunk), affordable)
 
+        recorded = _joined(parts)
+        if self.max_passes is not None:
+            done = meter.end_at_allowance(recorded["n_steps"], self.max_passes)
+            recorded = jax.tree.map(lambda leaf: leaf[:, :done], recorded)
         first, ended_in_warmup = chains.num_warmup, None
         if done < total and done - first < LEAST_DRAWS:
             first, ended_in_warmup = done // 2, done
@@ -156,7 +171,6 @@ class Sampler:
                     f"{self.name} spent its budget of {self._budget()} within {done} draws of each chain: raise it, "
                     f"as at least {2 * LEAST_DRAWS - 1} are needed"
                 )
-        recorded = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *parts)
         kept = jax.tree.map(lambda leaf: leaf[:, first:], recorded)
         draws = _constrain(chains, kept.pop("z"), x, y)
         return Fit(
@@ -209,6 +223,19 @@ class _Meter:
         spent = ((self.gradients, self._sampler.max_passes), (self.seconds, self._sampler.max_seconds))
         return max(0.0 if allowance is None else used / allowance for used, allowance in spent)
 
+    def end_at_allowance(self, n_steps: np.ndarray, max_passes: float) -> int:
+        """Return how many of the draws the allowance of gradients pays for, and count no more: not how they were cut.
+
+        Arguments:
+            n_steps: steps of each draw (chain, draw).
+            max_passes: the allowance.
+        """
+        of_draws = n_steps.sum(0, dtype=np.int64) * self._sampler.GRADIENTS_PER_STEP
+        spent = self.gradients - of_draws.sum() + of_draws.cumsum()
+        done = min(int(np.searchsorted(spent, max_passes)) + 1, len(spent))
+        self.gradients = int(spent[done - 1])
+        return done
+
     def affordable(self, length: int, share_before: float) -> int:
         """Return how many draws half of what is left pays for, at the price of the last `length`; at least one."""
         price = (self.share - share_before) / length
@@ -241,6 +268,11 @@ def _advance(
         return state, jax.tree.map(lambda b, leaf: b.at[i].set(leaf), buffer, chains.record(state))
 
     return lax.fori_loop(0, length, step, (state, buffer))
+
+
+def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the record of all calls (chain, draw, ...)."""
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *parts)
 
 
 def _over_chains(one_chain: Callable[..., Any], chain_method: str, num_chains: int) -> Callable[..., Any]:

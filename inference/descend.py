@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from .base import FitError, Model
+from .checkpoint import Checkpoint
 from .optimise import Descent, Objective, Optimised
 from .progress import Progress
 from .start import Beginning, starting_point
@@ -55,6 +56,7 @@ def descend(
     x: jax.Array,
     y: jax.Array,
     progress: Progress,
+    checkpoint: Checkpoint,
     set_up: Callable[[Beginning, jax.Array], Problem],
     *,
     gradients_per_step: int = 1,
@@ -70,6 +72,7 @@ def descend(
         x: inputs (row, feature...).
         y: targets (row,).
         progress: told about every chunk.
+        checkpoint: keeps the runs that are over, and the one that is going on.
         set_up: (start, key) -> what to minimise; called for each start, and the first objective serves all.
         gradients_per_step: gradient evaluations of the log joint in one step.
         each: what one of several runs is called.
@@ -83,20 +86,29 @@ def descend(
     runs: list[Run] = []
     for place, key in enumerate(keys, 1):
         key_init, key_steps, key_draws, key_set_up = jax.random.split(key, 4)
+        inner = checkpoint
         if len(keys) > 1:
             progress.part(each, place, len(keys))
-        begin = starting_point(key_init, share, model, x, y, progress)
+            inner = checkpoint.part(f"{each} {place}")
+        begin = starting_point(key_init, share, model, x, y, progress, inner)
         problem = set_up(begin, key_set_up)
         num_steps = _steps_by_passes(share, begin, len(x), gradients_per_step)
-        if descent is None:
-            descent = Descent(problem.objective, problem.params, x, y, batch_size=begin.batch_size, training=training)
-        if share.max_seconds is not None:
-            left = share.max_seconds - (begin.made.run_seconds if begin.made else 0.0)
-            num_steps = min(num_steps, int(left / descent.seconds_per_step(key_steps, problem.params)))
-            _check_steps(num_steps, "max_seconds", share.max_seconds)
-        result = descent.run(key_steps, problem.params, progress, num_steps)
-        if callable(training.learning_rate) and num_steps < training.num_steps:
-            result = dataclasses.replace(result, finished=False)  # a schedule of one's own that was cut
+        over = inner.saved("end")
+        if over is None:
+            if descent is None:
+                descent = Descent(
+                    problem.objective, problem.params, x, y, batch_size=begin.batch_size, training=training
+                )
+            if share.max_seconds is not None:
+                left = share.max_seconds - (begin.made.run_seconds if begin.made else 0.0)
+                num_steps = min(num_steps, descent.affordable_steps(left, key_steps, problem.params, inner))
+                _check_steps(num_steps, "max_seconds", share.max_seconds)
+            result = descent.run(key_steps, problem.params, progress, inner, num_steps)
+            if callable(training.learning_rate) and num_steps < training.num_steps:
+                result = dataclasses.replace(result, finished=False)  # a schedule of one's own that was cut
+            inner.finish("end", result.keep)
+        else:
+            result = Optimised.restore(over, problem.params)
         runs.append(Run(begin, problem, result, key_draws, gradients_per_step))
         if ends_at_failure and result.failure:
             break

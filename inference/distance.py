@@ -113,9 +113,9 @@ def row_wasserstein2(loc_a: Draws, scale_a: Draws, loc_b: OtherDraws, scale_b: O
         >>> row_wasserstein2(one, one + 1, two, one + 1).round(6)
         array([2., 2.])
     """
-    check_same_rows("loc_a", np.shape(loc_a)[-1], "loc_b", np.shape(loc_b)[-1])
-    gaps = _quantiles(loc_a, scale_a) - _quantiles(loc_b, scale_b)
-    return np.sqrt((gaps**2).mean(0))
+    ours, theirs = _quantiles(loc_a, scale_a), _quantiles(loc_b, scale_b)
+    check_same_rows("loc_a", ours.shape[1], "loc_b", theirs.shape[1])
+    return np.sqrt(((ours - theirs) ** 2).mean(0))
 
 
 def wasserstein2(loc_a: Draws, scale_a: Draws, loc_b: OtherDraws, scale_b: OtherDraws) -> Score:
@@ -144,6 +144,8 @@ def _checked_pair(probs_a: Probs, probs_b: Probs) -> tuple[np.ndarray, np.ndarra
 def _quantiles(loc: Draws, scale: Draws) -> np.ndarray:
     """Return the mixture's quantiles (level, row) from equally likely points of each of its Normals."""
     loc, scale = checked("loc", loc, "draw", "row"), checked("scale", scale, "draw", "row")
+    if loc.shape != scale.shape:
+        raise ValueError(f"loc has shape {loc.shape} but scale has {scale.shape}: pass both as (draw, row)")
     points = equally_likely_points(len(loc), 16, 4000)
     ranks = np.arange(points.size)
     # as np.quantile, which selects each of many levels on its own and takes a thousand times as long

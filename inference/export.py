@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import hashlib
 import importlib.util
-import json
+import io
 import os
-import types
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +15,11 @@ import numpy as np
 import xarray as xr
 
 from .base import Fit, Method, Model, accepts, check_data
+from .describe import describe_method
+from .durable import DamagedError, read_checked, write_checked
 from .predict import check_labels, outcome_kind, predict_draws
 
-__all__ = ["describe_method", "from_datatree", "load_datatree", "require_writer", "save_datatree", "to_datatree"]
+__all__ = ["from_datatree", "load_datatree", "require_writer", "save_datatree", "to_datatree"]
 
 GAUSSIAN_GROUPS = ("location", "scale")
 """Groups of a tree that hold a `Fit`'s fields of these names."""
@@ -134,26 +132,27 @@ def require_writer() -> None:
 
 
 def save_datatree(tree: xr.DataTree, path: str | os.PathLike[str]) -> None:
-    """Write the tree to a netCDF file that appears whole or not at all."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    tree.to_netcdf(partial, engine="h5netcdf")
-    with open(partial, "rb") as file:
-        os.fsync(file.fileno())
-    partial.replace(path)
+    """Write the tree to a netCDF file that appears whole or not at all, with a SHA-256 of its bytes behind them.
+
+    Raises:
+        OSError: the file cannot be written; what was there is as it was.
+    """
+    # in memory first: a disk that is full ends the process where HDF5 meets it
+    write_checked(Path(path), tree.to_netcdf(engine="h5netcdf"))
 
 
 def load_datatree(path: str | os.PathLike[str]) -> xr.DataTree:
-    """Read a tree from a netCDF file into memory; the file is closed.
+    """Read a tree that `save_datatree` wrote into memory; the file is closed.
 
     Raises:
-        ValueError: the file is missing or cannot be read.
+        ValueError: the file is missing, cannot be read, or is not what was written.
     """
     try:
-        with xr.open_datatree(path, engine="h5netcdf") as tree:
-            return tree.load()
-    except (OSError, KeyError, RuntimeError) as error:
-        raise ValueError(f"{path} cannot be read as netCDF ({error}): delete it and run again") from error
+        content = read_checked(Path(path))
+    except (OSError, DamagedError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): delete it and run again") from error
+    with xr.open_datatree(io.BytesIO(content), engine="h5netcdf") as tree:
+        return tree.load()
 
 
 def _predictive_groups(kind: str, outputs: np.ndarray, y: np.ndarray, key: jax.Array) -> dict[str, dict[str, Any]]:
@@ -211,53 +210,3 @@ def _attributes(fit: Fit) -> dict[str, Any]:
 
 def _number_or_none(value: Any) -> float | None:
     return None if np.isnan(value) else float(value)
-
-
-def describe_method(method: Method) -> str:
-    """Return the method's class and hyperparameters as JSON."""
-    return json.dumps(_plain(method))
-
-
-def _plain(value: Any) -> Any:
-    """Return plain data that tell one hyperparameter from another: functions by name and what they hold on to."""
-    if isinstance(value, str | int | float | bool | None):
-        return value
-    if isinstance(value, Fit):
-        return {"fit": _plain(value.method), "key": np.asarray(jax.random.key_data(value.key)).tolist()}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return {"class": type(value).__name__, **fields}
-    if isinstance(value, functools.partial):
-        held = [_plain(part) for part in value.args] + [{k: _plain(v)} for k, v in sorted(value.keywords.items())]
-        return [_plain(value.func), *held]
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    if isinstance(value, types.FunctionType):
-        held = [_held(cell) for cell in value.__closure__ or ()]
-        name = value.__qualname__
-        if "<" in name:  # made inside another function: one name for all that are
-            held += [_plain(default) for default in value.__defaults__ or ()]
-            held += [{key: _plain(default)} for key, default in sorted((value.__kwdefaults__ or {}).items())]
-            name += " " + hashlib.sha256(repr(_instructions(value.__code__)).encode()).hexdigest()[:8]
-        return [name, *held] if held else name
-    return getattr(value, "__qualname__", repr(value))
-
-
-def _instructions(code: types.CodeType) -> tuple[Any, ...]:
-    """Return what a function does, the same in every process."""
-
-    def lasting(const: Any) -> Any:
-        if isinstance(const, types.CodeType):  # a function inside it, whose own representation is an address
-            return _instructions(const)
-        return sorted(map(repr, const)) if isinstance(const, frozenset) else const
-
-    return code.co_code, [lasting(const) for const in code.co_consts], code.co_names
-
-
-def _held(cell: types.CellType) -> Any:
-    """Return what a function holds on to; a schedule may turn a count it holds into a float when it is first asked."""
-    try:
-        held = cell.cell_contents
-    except ValueError:  # a name that was never given a value
-        return None
-    return float(held) if isinstance(held, int) and not isinstance(held, bool) else _plain(held)

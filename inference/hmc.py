@@ -14,6 +14,7 @@ import numpyro.infer
 
 from .base import Model
 from .chains import Chains, Sampler
+from .start import all_finite, run_once
 
 __all__ = ["HMC", "check_target_accept", "hamiltonian_chains", "record"]
 
@@ -101,8 +102,10 @@ def hamiltonian_chains(
     """Return chains of a NumPyro kernel whose first draws adapt it; `prepare` is applied to the state before each."""
     # Two kernels: initialising many chains at once leaves a kernel that can only sample them in lock step.
     kernel, starter = make_kernel(), make_kernel()
-    kernel.init(chain_keys[0], num_warmup, None, (x, y), {})
-    state = starter.init(chain_keys, num_warmup, None, (x, y), {})
+    jax.eval_shape(lambda key: kernel.init(key, num_warmup, None, (x, y), {}), chain_keys[0])  # its functions alone
+    state = run_once(lambda keys, x, y: starter.init(keys, num_warmup, None, (x, y), {}), chain_keys, x, y)
+    if not all_finite(state.potential_energy, state.z_grad):
+        state = make_kernel().init(chain_keys, num_warmup, None, (x, y), {})  # op by op, NumPyro says what is wrong
     return Chains(
         state=state,
         draw=lambda state, x, y: kernel.sample(prepare(state), (x, y), {}),

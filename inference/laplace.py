@@ -18,6 +18,7 @@ from numpyro.infer.util import potential_energy
 from scipy import linalg
 
 from .base import Fit, FitError, Model, is_count, latent_sites
+from .checkpoint import Checkpoint
 from .density import log_joint, log_prior
 from .descend import Problem, best_of, descend, restart_keys
 from .progress import Progress
@@ -86,7 +87,9 @@ class Laplace(Training):
         sites, _ = latent_sites(model, x, y)
         check_memory(self.name, sites, lambda n: COPIES * n * n, "take svi-lowrank or svi, or a smaller model")
 
-    def fit(self, key: jax.Array, model: Model, x: jax.Array, y: jax.Array, progress: Progress) -> Fit:
+    def fit(
+        self, key: jax.Array, model: Model, x: jax.Array, y: jax.Array, progress: Progress, checkpoint: Checkpoint
+    ) -> Fit:
         """Climb to the mode, measure the curvature and draw; see `hmcvi.inference.fit`."""
         self.check_model(model, x, y)
         sites, _ = latent_sites(model, x, y)
@@ -102,7 +105,7 @@ class Laplace(Training):
         entries = ravel_pytree(zeros)[0].size
         hessians = Hessians(model, x, y, zeros)
         allowed = self._allowance(entries, hessians)
-        runs = descend(restart_keys(key, self.num_restarts), allowed, model, x, y, progress, set_up)
+        runs = descend(restart_keys(key, self.num_restarts), allowed, model, x, y, progress, checkpoint, set_up)
         best, outcome = best_of(runs)
         mode, unravel = ravel_pytree(best.result.params)
         scales, log_q = np.zeros((1, entries)), None

@@ -16,6 +16,7 @@ from numpyro.infer.util import initialize_model
 
 from .base import Model
 from .chains import LEAST_TUNING, Chains, Sampler
+from .start import all_finite, run_once
 
 __all__ = ["MCLMC"]
 
@@ -54,6 +55,8 @@ class MCLMC(Sampler):
 
     COUNTS: ClassVar[tuple[str, ...]] = (*Sampler.COUNTS, "thinning")
     GRADIENTS_PER_STEP: ClassVar[int] = 2
+    RECORDED_WARMUP: ClassVar[float] = 0.3
+    """Share of the warm-up whose positions are in memory at once."""
 
     num_warmup: int = 4000
     num_draws: int = 500
@@ -88,8 +91,17 @@ class MCLMC(Sampler):
         from blackjax.util import generate_unit_vector, pytree_size
 
         init_keys, momentum_keys, keys = jnp.moveaxis(jax.vmap(partial(jax.random.split, num=3))(chain_keys), 1, 0)
-        start = initialize_model(init_keys, model, init_strategy=init_to_sample, dynamic_args=True, model_args=(x, y))
-        position, potential_energy, gradient = start.param_info
+        started = []
+
+        def begin(keys: jax.Array, x: jax.Array, y: jax.Array) -> Any:
+            options = {"init_strategy": init_to_sample, "dynamic_args": True, "model_args": (x, y)}
+            started.append(initialize_model(keys, model, **options))
+            return started[-1].param_info
+
+        position, potential_energy, gradient = run_once(begin, init_keys, x, y)
+        if not all_finite(potential_energy, gradient):
+            begin(init_keys, x, y)  # op by op, NumPyro says what is wrong
+        start = started[0]
         dim = pytree_size(position) // self.num_chains
         if dim < 2:
             raise ValueError("MCLMC got a model with one parameter and needs at least two: give NUTS() or HMC()")

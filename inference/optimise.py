@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,6 +15,7 @@ import numpy as np
 from jax import lax
 
 from .base import as_floats
+from .checkpoint import Checkpoint, Kept
 from .progress import Progress, next_length
 from .training import DECAY_WINDOWS, LEAST_WINDOW, NUM_WINDOWS, Plan, Training
 
@@ -29,6 +32,10 @@ these. Each finds a signal that steps of as many would only just have left the n
 
 TIMED_SECONDS = 0.1
 """What the timing of a step takes at least, so that the clock and the call do not decide it."""
+
+
+KEPT_VALUES = ("finished", "failure", "run_seconds", "mean_loss", "mean_loss_error")
+"""Fields of `Optimised` that a checkpoint keeps as they are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +63,24 @@ class Optimised:
     mean_loss: float = np.inf
     mean_loss_error: float = np.nan
     signal: Signal | None = None
+
+    def keep(self) -> Kept:
+        """Return it as a checkpoint keeps it."""
+        values = {name: getattr(self, name) for name in KEPT_VALUES}
+        values["signal"] = None if self.signal is None else dataclasses.asdict(self.signal)
+        return Kept.of(values, params=self.params, losses=self.losses)
+
+    @classmethod
+    def restore(cls, kept: Kept, params: Any) -> Optimised:
+        """Return what was kept, with parameters of the structure and shapes of these."""
+        values = dict(kept.values)
+        signal = values.pop("signal")
+        return cls(
+            params=kept.tree("params", params),
+            losses=kept.tree("losses", 0, same_shapes=False),
+            signal=None if signal is None else Signal(**signal),
+            **values,
+        )
 
 
 @dataclass(frozen=True)
@@ -194,13 +219,21 @@ class Descent:
         self._compiled = jax.jit(chunk, donate_argnums=0).lower(*arguments).compile()
         self._probe = jax.jit(probe)
 
-    def seconds_per_step(self, key: jax.Array, params: Any) -> float:
-        """Return how long a step takes, from steps whose results are thrown away.
+    def affordable_steps(self, seconds: float, key: jax.Array, params: Any, checkpoint: Checkpoint) -> int:
+        """Return how many steps this time buys: by steps whose results are thrown away, or as it was when it began.
 
         Arguments:
+            seconds: what the steps may take.
             key: random key.
             params: where to start; they stay the caller's.
+            checkpoint: says what an interrupted run was given.
         """
+        begun = checkpoint.saved("steps")
+        if begun is not None:
+            return int(begun.values["num_steps"])
+        return int(seconds / self._seconds_per_step(key, params))
+
+    def _seconds_per_step(self, key: jax.Array, params: Any) -> float:
         num_steps, length = self._training.num_steps, 1
         longest = -(-num_steps // NUM_WINDOWS)
         while True:
@@ -213,13 +246,16 @@ class Descent:
                 return seconds / length
             length = min(2 * length, longest)
 
-    def run(self, key: jax.Array, params: Any, progress: Progress, num_steps: int | None = None) -> Optimised:
+    def run(
+        self, key: jax.Array, params: Any, progress: Progress, checkpoint: Checkpoint, num_steps: int | None = None
+    ) -> Optimised:
         """Minimise from these parameters.
 
         Arguments:
             key: random key of the minibatches and of the objective's noise.
             params: where to start; they stay the caller's.
-            progress: told after every chunk.
+            progress: told after every compiled call.
+            checkpoint: asked where an interrupted run was, and offered the state after every compiled call.
             num_steps: budget of steps, at most that of the hyperparameters, which None takes.
         """
         order, noise = jax.random.split(key)
@@ -234,13 +270,35 @@ class Descent:
         started = time.perf_counter()
         losses = np.zeros(0)
         finished = False if training.stops_early else None
+        begun = checkpoint.saved("steps")
+        if begun is not None:
+            state, losses = begun.tree("state", state), begun.tree("losses", 0, same_shapes=False)
+            finished, decay_start = begun.values["finished"], begun.values["decay_start"]
+            started -= begun.values["seconds"]
         chunks: list[tuple[int, Any]] = []
-        while len(losses) < end:
-            done, length = len(losses), min(window, end - len(losses))
+        while True:
+            done = len(losses)
+            if (
+                training.stops_early
+                and not finished
+                and done % window == 0
+                and done <= decay_start
+                and plateaued(losses, max(window, LEAST_WINDOW))
+            ):
+                finished, decay_start = True, done
+            if finished:
+                plan = Plan.of(num_steps, decay, decay_start)
+                end = min(decay_start + decay, num_steps)
+            if done >= end:
+                break
+            length = min(window - done % window, end - done)
             chunks = [*chunks[-1:], (done, jax.tree.map(jnp.copy, state))]
             for new in self._in_pieces(state, keys, done, length, plan):
                 state, losses = new[0], np.concatenate([losses, new[1]])
                 progress.update(len(losses), end, "steps", f"loss {losses[-window:].mean():.4g}")
+                seconds = time.perf_counter() - started
+                values = {"num_steps": num_steps, "finished": finished, "decay_start": decay_start, "seconds": seconds}
+                started += checkpoint.offer("steps", partial(_going_on_from, state, losses, values))
             bad = np.flatnonzero(~np.isfinite(losses[done:]))
             if len(bad) or not _finite(state[0]):
                 step = done + int(bad[0]) if len(bad) else len(losses)
@@ -253,15 +311,6 @@ class Descent:
 
                 params = _last_finite(repeat, chunks, step - 1)
                 return Optimised(params, losses[:step], finished, failure, time.perf_counter() - started)
-            if (
-                training.stops_early
-                and not finished
-                and len(losses) <= decay_start
-                and plateaued(losses, max(window, LEAST_WINDOW))
-            ):
-                finished, decay_start = True, len(losses)
-                plan = Plan.of(num_steps, decay, decay_start)
-                end = min(decay_start + decay, num_steps)
         seconds = time.perf_counter() - started
         last = losses[-window:]
         return Optimised(
@@ -311,6 +360,13 @@ class Descent:
 
     def _state(self, params: Any) -> Any:
         return params, self._optimizer.init(params), jnp.arange(len(self._data[0]))
+
+
+def _going_on_from(state: Any, losses: np.ndarray, values: dict[str, Any]) -> Kept | None:
+    """Return what an interrupted run goes on from; None where it would go on from numbers that are not finite."""
+    if not (np.isfinite(losses).all() and _finite(state[0])):
+        return None
+    return Kept.of(values, state=state, losses=losses)
 
 
 def _last_finite(advance: Callable[..., Any], chunks: list[tuple[int, Any]], last: int) -> Any:

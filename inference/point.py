@@ -13,6 +13,7 @@ from numpyro.distributions import biject_to
 from numpyro.infer.util import log_density
 
 from .base import Fit, Model, latent_sites
+from .checkpoint import Checkpoint
 from .descend import Problem, best_of, descend, restart_keys, signal_fields
 from .progress import Progress
 from .start import Beginning
@@ -44,9 +45,11 @@ class MAP(Training):
         """What the loss trace holds."""
         return "negative log joint"
 
-    def fit(self, key: jax.Array, model: Model, x: jax.Array, y: jax.Array, progress: Progress) -> Fit:
+    def fit(
+        self, key: jax.Array, model: Model, x: jax.Array, y: jax.Array, progress: Progress, checkpoint: Checkpoint
+    ) -> Fit:
         """Climb to the maximum; see `hmcvi.inference.fit`."""
-        return _fit_points(self, key, restart_keys(key, self.num_restarts), model, x, y, progress)
+        return _fit_points(self, key, restart_keys(key, self.num_restarts), model, x, y, progress, checkpoint)
 
 
 @dataclass(frozen=True)
@@ -85,9 +88,11 @@ class Ensemble(Training):
         """What the loss trace holds."""
         return "negative log joint"
 
-    def fit(self, key: jax.Array, model: Model, x: jax.Array, y: jax.Array, progress: Progress) -> Fit:
+    def fit(
+        self, key: jax.Array, model: Model, x: jax.Array, y: jax.Array, progress: Progress, checkpoint: Checkpoint
+    ) -> Fit:
         """Fit every member; see `hmcvi.inference.fit`."""
-        return _fit_points(self, key, list(jax.random.split(key, self.size)), model, x, y, progress)
+        return _fit_points(self, key, list(jax.random.split(key, self.size)), model, x, y, progress, checkpoint)
 
 
 def _fit_points(
@@ -98,6 +103,7 @@ def _fit_points(
     x: jax.Array,
     y: jax.Array,
     progress: Progress,
+    checkpoint: Checkpoint,
 ) -> Fit:
     """Fit a point from each key: an ensemble's are the draws of one chain, of a MAP's restarts the best is."""
     sites, _ = latent_sites(model, x, y)
@@ -114,7 +120,16 @@ def _fit_points(
     # the same keys as Bayes-by-Backprop's: the same start and minibatches
     is_one = isinstance(method, MAP)
     runs = descend(
-        keys, method, model, x, y, progress, set_up, each="start" if is_one else "member", ends_at_failure=not is_one
+        keys,
+        method,
+        model,
+        x,
+        y,
+        progress,
+        checkpoint,
+        set_up,
+        each="start" if is_one else "member",
+        ends_at_failure=not is_one,
     )
     best, outcome = best_of(runs)
     if not is_one:

@@ -1,7 +1,7 @@
 """What every score shares: the pair it returns, the checks of what it is given, and its standard errors."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -132,7 +132,7 @@ def bootstrap_error(
 
 def checked(name: str, values: Array, *dims: str, allow_infinite: bool = False) -> np.ndarray:
     """The values as float64 with one axis for each of `dims`, none of them empty, without NaN."""
-    array = np.asarray(values, dtype=np.float64)
+    array = as_reals(name, values).astype(np.float64)
     wanted = f"({', '.join(dims)}{',' if len(dims) == 1 else ''})"
     if array.ndim != len(dims):
         column = array.ndim == 2 and dims == ("row",) and array.shape[1] == 1
@@ -147,6 +147,19 @@ def checked(name: str, values: Array, *dims: str, allow_infinite: bool = False) 
             f"{name} has {bad} of {array.size} values {kind} but every value should be a number:"
             " look for a diverged fit, or leave those rows out"
         )
+    return array
+
+
+def as_reals(name: str, values: Any) -> np.ndarray:
+    """The values as an array of numbers, of whatever type they are."""
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise ValueError(f"{name} holds rows of unequal lengths but should be an array: give each as many") from None
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{name} holds {array.dtype} but should hold real numbers: convert it first")
+    if np.ma.is_masked(values):
+        raise ValueError(f"{name} has masked values but every value should be a number: leave those rows out")
     return array
 
 
@@ -168,7 +181,7 @@ def checked_probs(probs: Array) -> np.ndarray:
 def checked_classification(probs: Array, y: Array) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities (row, class) and labels (row,) that fit each other."""
     probs = checked_probs(probs)
-    labels = np.asarray(y)
+    labels = as_reals("y", y)
     checked("y", labels, "row")
     if labels.dtype.kind not in "iu":
         raise ValueError(

@@ -60,6 +60,7 @@ from .score_base import (
     Rows,
     RowValues,
     Score,
+    as_reals,
     bootstrap_error,
     checked,
     checked_classification,
@@ -226,7 +227,7 @@ def entropy_decomposition(
 
     Source: Houlsby et al. 2011, Bayesian active learning, eq. 2; Depeweg et al. 2018.
     """
-    draws = np.asarray(draw_probs)
+    draws = as_reals("draw_probs", draw_probs)
     if draws.ndim != 3 or draws.size == 0:
         raise ValueError(
             f"draw_probs has shape {draws.shape} but should be (draw, row, class) with none of them 0:"

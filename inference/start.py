@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +15,12 @@ from numpyro.infer import init_to_sample
 from numpyro.infer.util import initialize_model
 
 from .base import Fit, FitError, Model, as_floats, latent_sites, minibatches
+from .checkpoint import Checkpoint
 from .optimise import Optimised
 from .progress import Progress
 from .training import FanIn, Training
 
-__all__ = ["Beginning", "initial_values", "starting_point"]
+__all__ = ["Beginning", "all_finite", "initial_values", "run_once", "starting_point"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ def starting_point(
     x: jax.Array,
     y: jax.Array,
     progress: Progress,
+    checkpoint: Checkpoint,
 ) -> Beginning:
     """Return where `training.start` says to begin.
 
@@ -71,6 +73,7 @@ def starting_point(
         x: inputs (row, feature...).
         y: targets (row,).
         progress: told about a fit that is made first.
+        checkpoint: keeps that fit while it runs.
 
     Raises:
         ValueError: a fit to start from has no means, or sites of other names or shapes.
@@ -83,8 +86,10 @@ def starting_point(
         values = _as_networks_start(key, values, layers, start.gain)
     elif start is not None:
         if not isinstance(start, Fit):
-            with progress.ahead("fit to start from"):
-                start = made = _within_half(start, training).fit(key, model, x, y, progress)
+            name = "fit to start from"
+            with progress.ahead(name):
+                inner = checkpoint.part(name)
+                start = made = _within_half(start, training).fit(key, model, x, y, progress, inner)
             if made.failure:
                 kept = made if made.losses is not None and len(made.losses) else None
                 raise FitError(f"the fit to start from: {made.failure}", kept)
@@ -121,10 +126,30 @@ def initial_values(key: jax.Array, model: Model, x: jax.Array, y: jax.Array) -> 
     usual random initialisation of a network, where NumPyro's default (uniform on (−2, 2) for every weight)
     saturates it.
     """
-    with numpyro.validation_enabled(False):
+
+    def begin(key: jax.Array, x: jax.Array, y: jax.Array) -> Any:
         arguments = (as_floats(x), y)
-        parameters = initialize_model(key, model, init_strategy=init_to_sample, model_args=arguments).param_info
-    return dict(parameters.z)
+        return initialize_model(key, model, init_strategy=init_to_sample, model_args=arguments).param_info
+
+    sites, _ = latent_sites(model, x, y)
+    with numpyro.validation_enabled(False):
+        found = run_once(begin, key, x, y)
+        if not all_finite(found.potential_energy, found.z_grad):
+            found = begin(key, x, y)  # op by op, NumPyro says what is wrong
+    return {name: found.z[name] for name in sites}
+
+
+def run_once(function: Callable[..., Any], *arguments: jax.Array) -> Any:
+    """Return what a function gives, as one program that goes when it has run.
+
+    Run op by op, each loop in it would stay in JAX's caches for good, as a new program with every call.
+    """
+    return jax.jit(function).lower(*arguments).compile()(*arguments)
+
+
+def all_finite(*trees: Any) -> bool:
+    """Return whether every number of these trees is finite."""
+    return all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(trees))
 
 
 def _as_networks_start(

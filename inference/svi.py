@@ -25,6 +25,7 @@ from numpyro.infer.autoguide import (
 )
 
 from .base import Fit, Model, as_floats, latent_sites
+from .checkpoint import Checkpoint
 from .density import normal_log_density, unconstrain
 from .descend import Problem, best_of, descend, restart_keys
 from .flow import AutoFlow
@@ -94,7 +95,9 @@ class SVI(Training):
         advice = "take svi-lowrank or svi (guide=AutoLowRankMultivariateNormal or AutoNormal), or a smaller model"
         check_memory(self.name, sites, lambda n: COPIES * _guide_numbers(self.guide, n), advice)
 
-    def fit(self, key: jax.Array, model: Model, x: jax.Array, y: jax.Array, progress: Progress) -> Fit:
+    def fit(
+        self, key: jax.Array, model: Model, x: jax.Array, y: jax.Array, progress: Progress, checkpoint: Checkpoint
+    ) -> Fit:
         """Fit the guide and draw from it; see `hmcvi.inference.fit`."""
         self.check_model(model, x, y)
         sites, _ = latent_sites(model, x, y)
@@ -118,7 +121,7 @@ class SVI(Training):
             return Problem(objective, params, svi)
 
         keys = restart_keys(key, self.num_restarts)
-        runs = descend(keys, self, model, x, y, progress, set_up, gradients_per_step=self.num_particles)
+        runs = descend(keys, self, model, x, y, progress, checkpoint, set_up, gradients_per_step=self.num_particles)
         best, outcome = best_of(runs)
         svi = best.problem.made
         fitted, guide = svi.constrain_fn(best.result.params), svi.guide

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from .base import Fit, Method, Model, is_count, minibatches
+from .base import Fit, Method, Model, check_allowances, is_count, minibatches
 
 __all__ = ["FanIn", "Plan", "Schedule", "Start", "Training", "check_memory", "check_variational"]
 
@@ -51,6 +51,9 @@ DECAY_WINDOWS = 2
 """The learning rate falls linearly to 0 over this many windows at the end, to quiet the last minibatches' noise."""
 
 SCHEDULES = ("plateau", "cosine")
+
+MOST_SCALE = 1e6
+"""Standard deviation that a posterior may start with, in the unconstrained space: its square stays a float32."""
 
 MOST_BYTES = 4 * 2**30
 """Memory that a posterior may take while it is fitted."""
@@ -138,10 +141,7 @@ class Training:
             raise ValueError(f"{what} got clip_norm={self.clip_norm}: give a number above 0, or None")
         if not is_count(self.num_restarts):
             raise ValueError(f"{what} got num_restarts={self.num_restarts}: give a whole number of at least 1")
-        for name in ("max_passes", "max_seconds"):
-            value = getattr(self, name)
-            if value is not None and not (np.isfinite(value) and value > 0):
-                raise ValueError(f"{what} got {name}={value}: give a number above 0, or None")
+        check_allowances(self)
         if self.num_restarts > 1 and isinstance(self.start, Fit):
             raise ValueError(f"{what} got one Fit to start every restart from: they would all agree; give MAP(...)")
         leaves_means = isinstance(self.start, Training) and self.start.LEAVES_MEANS
@@ -186,8 +186,8 @@ def check_variational(method: Any) -> None:
     for name in ("num_draws", "num_particles"):
         if not is_count(getattr(method, name)):
             raise ValueError(f"{what} got {name}={getattr(method, name)}: give a whole number of at least 1")
-    if not (np.isfinite(method.init_scale) and method.init_scale > 0):
-        raise ValueError(f"{what} got init_scale={method.init_scale}: give a number above 0")
+    if not 0 < method.init_scale <= MOST_SCALE:
+        raise ValueError(f"{what} got init_scale={method.init_scale}: give a number above 0 and at most {MOST_SCALE:g}")
 
 
 def check_memory(name: str, sites: Mapping[str, Any], numbers: Callable[[int], int], advice: str) -> None:

@@ -1,7 +1,16 @@
-"""One compilation cache for all tests and the processes they start: equal programs are compiled once in a run."""
+"""One compilation cache for all tests and the processes they start, and the table of `make validate`."""
 
 import os
 import tempfile
+from pathlib import Path
+
+from .validation import Validation, record
+
+__all__ = ["record"]
+
+
+def pytest_addoption(parser):
+    parser.addoption("--validation", metavar="FOLDER", type=Path, help="where the table of a whole validation goes")
 
 
 def pytest_configure(config):
@@ -11,6 +20,8 @@ def pytest_configure(config):
     os.environ["JAX_COMPILATION_CACHE_DIR"] = config._compilation_cache.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    if config.option.validation:
+        config.pluginmanager.register(Validation(config, config.option.validation))
 
 
 def pytest_unconfigure(config):

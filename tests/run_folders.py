@@ -9,10 +9,11 @@ from typing import Any
 
 import pandas as pd
 
+from hmcvi.benchmarks.checksums import write_summed
 from hmcvi.benchmarks.experiment import Experiment, temperature_of
 from hmcvi.benchmarks.run_folder import RunFolder
 from hmcvi.benchmarks.table import COLUMNS
-from hmcvi.inference.export import describe_method
+from hmcvi.inference.describe import describe_method
 
 Values = Mapping[str, Sequence[float]]
 """Values of one score by method, one for each seed."""
@@ -88,7 +89,7 @@ def write_run(
 
 
 def change(folder: Path, file: str, *path: str, to: Any) -> None:
-    """Write another value into one of the folder's JSON files; None takes the key away."""
+    """Write another value into one of the folder's JSON files, as if it were the run's own; None takes the key away."""
     whole = json.loads((folder / file).read_text())
     inner = whole
     for key in path[:-1]:
@@ -97,4 +98,4 @@ def change(folder: Path, file: str, *path: str, to: Any) -> None:
         del inner[path[-1]]
     else:
         inner[path[-1]] = to
-    (folder / file).write_text(json.dumps(whole))
+    write_summed(folder / file, json.dumps(whole))

@@ -13,6 +13,7 @@ from hmcvi.benchmarks import experiment as experiments
 from hmcvi.benchmarks import memory
 from hmcvi.benchmarks.datasets import DataError, arrays, load
 from hmcvi.benchmarks.experiment import Experiment, UsageError
+from hmcvi.inference import memory as inference_memory
 
 GENERATOR = np.random.default_rng(0)
 X = GENERATOR.normal(size=(60, 3))
@@ -146,7 +147,7 @@ def test_experiments_take_arrays_and_tell_them_apart():
 def test_memory_is_the_least_of_the_machine_and_its_container(tmp_path, monkeypatch):
     (tmp_path / "memory.max").write_text("1000000\n")
     (tmp_path / "memory.current").write_text("400000\n")
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    monkeypatch.setattr(inference_memory, "CGROUP", tmp_path)
     assert memory.available_bytes() == 600_000
     (tmp_path / "memory.max").write_text("max\n")  # no limit: the machine's own memory counts
     assert memory.available_bytes() > 2**20

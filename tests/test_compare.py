@@ -234,7 +234,7 @@ BAD = {
     "unknown OOD set": (["--ood", "nois"], "uniform_noise"),
     "severity out of range": (["--ood", "blur@9"], "a severity from 1 to 5 is wanted"),
     "shift without severities": (["--shift", "permutation"], "no graded shift 'permutation'"),
-    "no rows": (["--rows", "0"], "0 rows were asked for: give a whole number of at least 1"),
+    "no rows": (["--rows", "0"], "rows 0: give a whole number of at least 1"),
     "more test rows than there are": (["--test-rows", "9999"], "has 289 test rows"),
     "task that the data contradict": (["--task", "regression"], "digits is a classification"),
     "missing splits": (["--splits", "nowhere.npz"], "there is no file of splits nowhere.npz"),
@@ -349,6 +349,24 @@ def test_where_every_method_fails_there_is_no_board(tmp_path: Path, capsys: pyte
     assert not (out / "table.csv").exists()
     assert cli.main(["table", str(out)]) == 2
     assert "holds no finished run" in capsys.readouterr().err
+
+
+def test_every_optimised_method_that_diverges_leaves_its_last_finite_state(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    methods = ["laplace", "map", "ensemble"]  # beside bbb and svi, above and below
+    rates = [part for name in methods for part in (f"--{name}", "learning_rate=1e3")]
+    command = ["compare", "--data", "wave", "--ood", "--model-options", "widths=2", "--quick", "--quiet"]
+    assert cli.main([*command, "--methods", *methods, *rates, "--out", str(tmp_path / "run")]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert sorted(path.name for path in (tmp_path / "run" / "fits").iterdir()) == sorted(
+        f"{name}-seed0-failed.nc" for name in methods
+    )
+    for name in methods:
+        tree = load_datatree(tmp_path / "run" / "fits" / f"{name}-seed0-failed.nc")
+        assert f"{name}, seed 0: {tree.attrs['failure']}; its last finite state is in" in said
+        assert all(np.isfinite(values).all() for values in tree["posterior"].data_vars.values()), name
 
 
 @pytest.fixture(scope="module")

@@ -211,6 +211,13 @@ def test_the_draws_of_one_fit_differ(pair):
         assert distinct == len(flat) or (fitted(pair)[0].stats and distinct > len(flat) / 2), name
 
 
+@pytest.mark.parametrize("method", ["nuts", "hmc", "mclmc"])
+def test_what_adapts_a_sampler_is_not_among_its_draws(method):
+    # A warm-up draw has a step size of its own; those that are kept share what the warm-up ended with.
+    step_size = np.asarray(fitted((method, "linear"))[0].stats["step_size"])
+    np.testing.assert_array_equal(step_size, np.broadcast_to(step_size[:, -1:], step_size.shape))
+
+
 @pytest.mark.parametrize("pair", DOUBLE_PAIRS, ids="-".join)
 def test_the_model_is_traced_no_more_often_for_a_larger_budget(pair):
     (small, runs_small), (large, runs_large) = fitted(pair), double(pair)

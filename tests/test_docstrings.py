@@ -50,4 +50,4 @@ def test_a_wrong_example_is_seen():
 
 
 def test_the_models_have_examples():
-    assert {"hmcvi.models.mlp", "hmcvi.models.cnn", "hmcvi.models.gp", "hmcvi.inference.base"} <= set(WITH_EXAMPLES)
+    assert {"hmcvi.models.mlp", "hmcvi.models.cnn", "hmcvi.models.gp", "hmcvi.inference.fitting"} <= set(WITH_EXAMPLES)

@@ -124,9 +124,10 @@ def test_ood_rows_tell_sets_apart_and_pair_batches() -> None:
         for p in (sure, unsure)
     )
     rows = named(_ood_rows("noise", inside, outside))
-    assert rows["noise", "auroc, entropy"].value == 1
-    assert rows["noise", "auroc, entropy"].monte_carlo_error == 0
-    assert rows["noise", "fpr95, entropy"].value == 0
+    for measure in ("entropy", "mutual information", "1 − confidence"):
+        assert rows["noise", f"auroc, {measure}"].value == 1
+        assert rows["noise", f"auroc, {measure}"].monte_carlo_error == 0
+        assert rows["noise", f"fpr95, {measure}"].value == 0
     assert rows["noise", "mean entropy"].value == pytest.approx(np.log(8))
 
 

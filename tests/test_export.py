@@ -29,7 +29,7 @@ from hmcvi.inference import (
     save_datatree,
     to_datatree,
 )
-from hmcvi.inference.export import _plain, describe_method
+from hmcvi.inference.describe import describe, describe_method
 
 X, Y = np.arange(12, dtype=np.float32).reshape(4, 3) / 12, np.arange(4, dtype=np.float32)
 
@@ -117,14 +117,14 @@ def test_a_method_made_anew_has_the_same_description_in_plain_json(make):
 
 
 def test_a_description_spells_out_what_a_function_holds_on_to():
-    assert _plain(partial(optax.sgd, momentum=0.9, nesterov=True)) == ["sgd", {"momentum": 0.9}, {"nesterov": True}]
-    assert _plain(partial(optax.sgd, nesterov=True, momentum=0.9)) == ["sgd", {"momentum": 0.9}, {"nesterov": True}]
-    assert _plain(partial(partial(optax.sgd, 0.1), momentum=0.9)) == ["sgd", 0.1, {"momentum": 0.9}]
-    name, value = _plain(optax.constant_schedule(0.1))
+    assert describe(partial(optax.sgd, momentum=0.9, nesterov=True)) == ["sgd", {"momentum": 0.9}, {"nesterov": True}]
+    assert describe(partial(optax.sgd, nesterov=True, momentum=0.9)) == ["sgd", {"momentum": 0.9}, {"nesterov": True}]
+    assert describe(partial(partial(optax.sgd, 0.1), momentum=0.9)) == ["sgd", 0.1, {"momentum": 0.9}]
+    name, value = describe(optax.constant_schedule(0.1))
     assert name.startswith("constant_schedule.<locals>.<lambda>")
     assert value == 0.1
-    assert _plain(FanIn(0.1)) == {"class": "FanIn", "gain": 0.1}
-    plain = _plain(BayesByBackprop(start=MAP(num_steps=10, start=FanIn())))
+    assert describe(FanIn(0.1)) == {"class": "FanIn", "gain": 0.1}
+    plain = describe(BayesByBackprop(start=MAP(num_steps=10, start=FanIn())))
     assert plain["start"]["num_steps"] == 10
     assert plain["start"]["start"] == {"class": "FanIn", "gain": 1.0}
 
@@ -177,7 +177,7 @@ def test_the_gaussian_of_every_site_survives_the_disk_whatever_its_name(tmp_path
 
 ELSEWHERE = """
 from hmcvi.inference import MAP
-from hmcvi.inference.export import describe_method
+from hmcvi.inference.describe import describe_method
 print(describe_method(MAP(learning_rate=lambda step: (lambda s: 0.1 if s in {"a", "b", "c", "d"} else 0.2)(step))))
 """
 

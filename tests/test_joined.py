@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hmcvi.benchmarks.checksums import write_summed
 from hmcvi.benchmarks.finished import read_finished, unconverged
 from hmcvi.benchmarks.grouped import lay_out
 from hmcvi.benchmarks.joined import join_runs
@@ -238,7 +239,7 @@ def test_a_damaged_folder_is_named(case: str, tmp_path: Path) -> None:
     if text is None:
         (folder / file).unlink()
     else:
-        (folder / file).write_text(text)
+        write_summed(folder / file, text)
     with pytest.raises(UsageError) as error:
         join_runs([folder])
     assert wanted in str(error.value)
@@ -252,13 +253,13 @@ def test_files_of_different_runs_in_one_folder_are_found_out(tmp_path: Path) -> 
         ("summary.json", "summary.json has fits of {'svi': 1, 'bbb': 1} where manifest.json has methods ['svi']"),
     ):
         whole = (folder / file).read_bytes()
-        (folder / file).write_bytes((other / file).read_bytes())
+        write_summed(folder / file, (other / file).read_bytes())
         with pytest.raises(UsageError, match=re.escape(wanted)):
             read_finished(folder)
-        (folder / file).write_bytes(whole)
+        write_summed(folder / file, whole)
     table = pd.read_csv(folder / "table.csv", dtype={"value": object})
     table.loc[0, "value"] = "high"
-    table.to_csv(folder / "table.csv", index=False)
+    write_summed(folder / "table.csv", table.to_csv(index=False))
     with pytest.raises(UsageError, match="values that are no numbers"):
         read_finished(folder)
 

@@ -182,7 +182,7 @@ def test_bad_runs_get_a_sentence(run: Path, tmp_path: Path, capsys: pytest.Captu
     assert "--out names one page and 2 runs were given" in fails(str(run), str(run), "--out", str(tmp_path / "x.html"))
     assert "cannot be written" in fails(str(run), "--out", str(run / "table.csv" / "page.html"))
     (run / "manifest.json").write_text("{")
-    assert "cannot be read" in fails(str(run))
+    assert "manifest.json is damaged" in fails(str(run))
     assert not (run / "report.html").exists()
 
 

@@ -110,7 +110,7 @@ def test_split_files_that_cannot_be_read_are_named(tmp_path):
             read_splits(tmp_path / name, seed=0)
     with pytest.raises(DataError, match=r"there is no file of splits .*gone.npz"):
         read_splits(tmp_path / "gone.npz", seed=0)
-    with pytest.raises(DataError, match=r"there is no file of splits .*i_train_0.txt .*check the pattern"):
+    with pytest.raises(DataError, match=r"there is no file of splits .*i_train_0.txt .*check the path"):
         read_splits(tmp_path / "i_{part}_{seed}.txt", seed=0)
     (tmp_path / "i_train_0.txt").write_text("1\ntwo\n")
     with pytest.raises(DataError, match=r"i_train_0.txt: could not convert string to float: 'two', but one row number"):

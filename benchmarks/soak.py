@@ -1,0 +1,303 @@
+"""Does a long session stay as large as it was, and does a sweep that is killed end as one that is not? `make soak`.
+
+For the minutes asked, two things run side by side:
+
+- fits, one after the other in one process: NUTS, SVI, Bayes-by-Backprop, MAP and Laplace by turns, on an MLP, a
+  Gaussian process and a CNN of ever new shapes, so that each compiles programs of its own; each is predicted from,
+  scored and written as an ArviZ tree. After each the memory of the process is noted;
+- a sweep of `hmcvi compare --quick` in a process of its own, killed at random moments and started again until it is
+  finished, then begun anew in an empty folder; see `soak_sweep.py`.
+
+The verdict is "steady" where the resident memory grew by under 50 MiB, or by under 5 %, over the last three quarters
+of the fits: the median of their last tenth less the median of the tenth that follows the first quarter. What comes
+before is not held against it, as libraries are loaded and JAX's caches filled then. The slope is a Theil–Sen fit to
+what follows the first tenth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib.metadata
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import jax
+import numpy as np
+import psutil
+from rich.console import Console
+from scipy.stats import theilslopes
+
+from hmcvi import plots
+from hmcvi.inference import fit, save_datatree, to_datatree
+from hmcvi.plots.memory import memory_curve
+
+from .evaluate import evaluate
+from .experiment import Experiment
+from .records import fit_record
+from .reproduce import where
+from .run_folder import made_with, write_whole
+from .soak_sweep import COMMAND, Sweep, same_tables, sweeps
+
+__all__ = ["Growth", "growth", "main", "request"]
+
+MIB = 2**20
+
+MOST_GROWTH, MOST_SHARE = 50.0, 0.05
+"""What steady memory may grow by over the last three quarters of a run, in MiB or as a share of what it was."""
+
+LEAST_FITS = 40
+"""Fits that a verdict is given on at least: each tenth, whose median is taken, then holds four."""
+
+BLOCKS = 30
+"""Stretches of the run whose medians the slope is fitted to: neighbours share what JAX has just compiled or freed."""
+
+CASES: tuple[tuple[str, str, dict[str, tuple[int, int]]], ...] = (
+    ("mlp", "wine", {"widths": (3, 12)}),
+    ("gp", "wave", {}),
+    ("cnn", "digits", {"channels": (2, 5), "widths": (3, 8)}),
+)
+"""Model, data set, and the range of each size that differs from fit to fit, as do the rows."""
+
+ROWS, TEST_ROWS = (50, 90), (20, 36)
+"""Ranges of training and test rows; 36 is all that wine has."""
+
+BUDGETS = {
+    "nuts": ("num_warmup=20", "num_draws=20", "num_chains=2", "max_tree_depth=5"),
+    "svi": ("num_steps=200", "num_draws=50"),
+    "bbb": ("num_steps=200", "num_draws=50"),
+    "map": ("num_steps=200",),
+    "laplace": ("num_steps=200", "num_draws=50"),
+}
+"""Options of the methods, which take turns: budgets under which compiling takes longer than running."""
+
+COLUMNS = ("fit", "minutes", "model", "method", "seconds", "resident_mib", "live_arrays")
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How the resident memory of a run went on after its beginning.
+
+    Attributes:
+        slope: MiB per 100 fits after the first tenth.
+        standard_error: of the slope.
+        intercept: MiB at fit 0 of that line.
+        before: MiB after the first quarter.
+        after: MiB at the end.
+    """
+
+    slope: float
+    standard_error: float
+    intercept: float
+    before: float
+    after: float
+
+    @property
+    def grown(self) -> float:
+        """MiB over the last three quarters."""
+        return self.after - self.before
+
+    @property
+    def steady(self) -> bool:
+        """Whether that is under 50 MiB, or under 5 %."""
+        return self.grown < max(MOST_GROWTH, MOST_SHARE * self.before)
+
+
+def growth(resident: np.ndarray) -> Growth:
+    """Return how resident memory went on.
+
+    The slope is the median of those between all pairs of medians of 30 stretches (Theil 1950; Sen 1968), which no
+    single leap moves. Its standard error is half of the interval that holds 68 % of it, were the stretches independent.
+
+    Arguments:
+        resident: MiB after each fit (fit,), at least 40 of them.
+
+    Raises:
+        ValueError: there are fewer.
+
+    Example:
+        >>> found = growth(1000 + 0.5 * np.arange(200))
+        >>> round(found.slope, 6), found.grown, found.steady
+        (50.0, 65.0, False)
+    """
+    number = len(resident)
+    if number < LEAST_FITS:
+        raise ValueError(f"resident holds {number} fits: give at least {LEAST_FITS}, by more minutes")
+    fits = np.arange(1, number + 1)
+    kept = np.array_split(np.arange(number // 10, number), BLOCKS)
+    medians = [(np.median(fits[part]), np.median(resident[part])) for part in kept]
+    at, level = np.array(medians).T
+    slope, intercept, low, high = theilslopes(level, at, alpha=0.6827)
+    tenth, quarter = number // 10, number // 4
+    return Growth(
+        slope=100 * float(slope),
+        standard_error=100 * float(high - low) / 2,
+        intercept=float(intercept),
+        before=float(np.median(resident[quarter : quarter + tenth])),
+        after=float(np.median(resident[-tenth:])),
+    )
+
+
+def request(number: int) -> tuple[str, Experiment]:
+    """Return the method of the number-th fit and what it is asked to fit: a pure function of the number."""
+    names = tuple(BUDGETS)
+    name = names[number % len(names)]
+    model, data, sizes = CASES[number // len(names) % len(CASES)]
+    generator = np.random.default_rng(number)
+
+    def size(ends: tuple[int, int]) -> int:
+        return int(generator.integers(*ends, endpoint=True))
+
+    return name, Experiment(
+        data=data,
+        model=model,
+        methods=(name,),
+        seeds=(number,),
+        ood=(),
+        rows=size(ROWS),
+        test_rows=size(TEST_ROWS),
+        options={"model": tuple(f"{option}={size(ends)}" for option, ends in sizes.items()), **BUDGETS},
+    )
+
+
+def fit_once(number: int, folder: Path) -> dict[str, Any]:
+    """Make the number-th fit with all that is asked of it, and return its row of `COLUMNS` but for the minutes."""
+    started = time.perf_counter()
+    name, experiment = request(number)
+    data, _ = experiment.load(number)
+    model, method = experiment.configure_model(data), experiment.method(name)
+    result = fit(jax.random.key(number), model, data.x_train, data.y_train, method, progress=False)
+    fit_record(result, evaluate(result, data, []))
+    save_datatree(to_datatree(result, data.x_test, data.y_test), folder / "soak.nc")
+    del result
+    return {
+        "fit": number + 1,
+        "model": experiment.model,
+        "method": name,
+        "seconds": round(time.perf_counter() - started, 3),
+        # no garbage is collected for it: a user's session does not either
+        "resident_mib": round(psutil.Process().memory_info().rss / MIB, 2),
+        "live_arrays": len(jax.live_arrays()),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run for the minutes asked, write the results, and return 0 where memory was steady and all tables the same."""
+    parser = argparse.ArgumentParser(prog="python -m hmcvi.benchmarks.soak", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=60.0, help="how long. Default: %(default)g")
+    parser.add_argument("--out", type=Path, default=Path("runs/soak"), help="results. Default: %(default)s")
+    parser.add_argument("--publish", type=Path, metavar="FOLDER", help="copy them there, where there is a verdict")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments of killing. Default: %(default)s")
+    options = parser.parse_args(arguments)
+    if not options.minutes > 0:
+        parser.error(f"--minutes {options.minutes:g}: give a number above 0")
+    out: Path = options.out
+    out.mkdir(parents=True, exist_ok=True)
+    say = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True).print
+    found: list[Sweep] = []
+    stop = Event()
+    generator = np.random.default_rng(options.seed)
+    beside = Thread(target=sweeps, args=(out / "sweep", generator, stop, found, say, COMMAND))
+    beside.start()
+    try:
+        rows = _fits(60 * options.minutes, out, say)
+    finally:
+        stop.set()
+        beside.join()
+    _write_rows(out / "sweeps.csv", [sweep.row() for sweep in found])
+    resident = np.array([row["resident_mib"] for row in rows])
+    measured = growth(resident) if len(rows) >= LEAST_FITS else None
+    line = None if measured is None else (measured.intercept, measured.slope, measured.standard_error)
+    plots.save(memory_curve(np.arange(1, len(rows) + 1), resident, line=line), out / "soak")
+    write_whole(out / "soak.md", page(rows, measured, found, asked=options.minutes))
+    say(f"{out / 'soak.md'}: {verdict(measured)}; {same_tables(found)}")
+    if options.publish is not None and measured is not None:
+        options.publish.mkdir(parents=True, exist_ok=True)
+        for name in ("soak.md", "soak.csv", "sweeps.csv", "soak.png", "soak.svg"):
+            shutil.copyfile(out / name, options.publish / name)
+    elif options.publish is not None:
+        say(f"{options.publish} is left as it is: {len(rows)} fits are too few for a verdict")
+    return 0 if (measured is None or measured.steady) and all(sweep.sound for sweep in found) else 1
+
+
+def verdict(measured: Growth | None) -> str:
+    """Return "steady", "growing", or that nothing can be said."""
+    return "too short to tell" if measured is None else "steady" if measured.steady else "growing"
+
+
+def page(rows: Sequence[Mapping[str, Any]], measured: Growth | None, found: Sequence[Sweep], *, asked: float) -> str:
+    """Return soak.md: the verdict, the numbers behind it, and where and with what they were measured."""
+    versions = made_with()["versions"]
+    took = rows[-1]["minutes"]
+    lines = [
+        "# Soak",
+        "",
+        f"**{verdict(measured)}**: {len(rows):,} fits of new shapes in one process, {took:.1f} minutes; "
+        f"{same_tables(found)}.",
+        "",
+        "![Resident memory after each fit](soak.png)",
+        "",
+        "| | |",
+        "|---|---|",
+    ]
+    if measured is not None:
+        share = measured.grown / measured.before
+        lines += [
+            f"| slope after the first tenth | {measured.slope:.2f} ± {measured.standard_error:.2f} MiB per 100 fits |",
+            f"| resident memory after the first quarter | {measured.before:,.0f} MiB |",
+            f"| resident memory at the end | {measured.after:,.0f} MiB |",
+            f"| growth over the last three quarters | {measured.grown:,.1f} MiB, {share:.1%} |",
+            f"| steady is | under {MOST_GROWTH:g} MiB, or under {MOST_SHARE:.0%} |",
+        ]
+    if found:
+        peak = max(sweep.peak_mib for sweep in found)
+        lines += [
+            f"| sweeps finished | {len(found)} |",
+            f"| killed on the way | {sum(sweep.kills for sweep in found)} times |",
+            f"| largest memory of a sweep's process | {peak:,.0f} MiB |",
+        ]
+    lines += [
+        f"| measured | {time.strftime('%Y-%m-%d')}, on {where()} |",
+        f"| with | {', '.join(f'{name} {version}' for name, version in versions.items())} |",
+        f"| python | {made_with()['python']}; psutil {importlib.metadata.version('psutil')} |",
+        f"| command | `python -m hmcvi.benchmarks.soak --minutes {asked:g}` |",
+        "",
+        "Every fit is in soak.csv, every sweep in sweeps.csv.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _fits(seconds: float, out: Path, say: Any) -> list[dict[str, Any]]:
+    """Fit until the seconds have passed, at least once, and return the rows, each written as soon as it is known."""
+    rows: list[dict[str, Any]] = []
+    started = time.perf_counter()
+    with (out / "soak.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        while not rows or time.perf_counter() - started < seconds:
+            row = fit_once(len(rows), out)
+            row["minutes"] = round((time.perf_counter() - started) / 60, 4)
+            rows.append(row)
+            writer.writerow(row)
+            file.flush()
+            if len(rows) % 20 == 0:
+                say(f"{len(rows)} fits, {row['minutes']:.1f} minutes, {row['resident_mib']:,.0f} MiB")
+    (out / "soak.nc").unlink()
+    return rows
+
+
+def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(Sweep.COLUMNS))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,339 @@
+"""A fit on disk while it runs: after an interruption the same call goes on, and ends in the same bytes."""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import os
+import signal
+import threading
+import time
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .durable import read_checked, write_checked
+
+__all__ = ["Checkpoint", "CheckpointError", "Kept"]
+
+FORMAT = "hmcvi checkpoint 1"
+
+SECONDS = 30.0
+"""Seconds between two checkpoints, unless said otherwise."""
+
+SHARE = 0.01
+"""Share of the time that writing takes at most: what is costly to write is written less often."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that this fit cannot go on from; the sentence says why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a stage of a fit leaves: plain values, and the leaves of trees of arrays.
+
+    Attributes:
+        values: numbers, texts and lists by name.
+        leaves: leaves (leaf,) of each tree by its name, random keys as their data.
+    """
+
+    values: Mapping[str, Any]
+    leaves: Mapping[str, Sequence[np.ndarray]]
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], **trees: Any) -> Kept:
+        """Take plain values and trees of arrays, which are copied to the host."""
+        return cls(values, {name: [_as_array(leaf) for leaf in jax.tree.leaves(tree)] for name, tree in trees.items()})
+
+    def tree(self, name: str, like: Any, *, same_shapes: bool = True) -> Any:
+        """Return a tree of the structure of another.
+
+        Arguments:
+            name: the tree's name.
+            like: a tree of arrays or of their shapes and dtypes.
+            same_shapes: whether its leaves must have the shapes and dtypes of the other's, and are put on the device.
+
+        Raises:
+            CheckpointError: the structures or the shapes differ.
+        """
+        leaves, templates = self.leaves.get(name, ()), jax.tree.leaves(like)
+        if len(leaves) != len(templates):
+            raise CheckpointError(f"its {name} has {len(leaves)} arrays and {len(templates)} are wanted")
+        if same_shapes:
+            placed = [_like(leaf, template, name) for leaf, template in zip(leaves, templates, strict=True)]
+            return jax.tree.unflatten(jax.tree.structure(like), placed)
+        return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+@dataclass
+class _Run:
+    """What all parts of one checkpoint share."""
+
+    finished: dict[str, Kept] = field(default_factory=dict)
+    latest: dict[str, Kept] = field(default_factory=dict)
+    identity: Callable[[], dict[str, Any]] = dict
+    elapsed: float = 0.0
+    began: float = 0.0
+    written: float = 0.0
+    cost: float = 0.0
+    unsaved: bool = False
+    stop: int | None = None
+    told: bool = False
+
+
+class Checkpoint:
+    """A file that a fit is kept in while it runs.
+
+    Pass it (or just the path) to `hmcvi.inference.fit`: where the file is there, the fit goes on from it, and its
+    draws, statistics and losses are the same bytes as those of a fit that was never interrupted, if the versions, the
+    device, the number of devices, the precision and the kind of processor are the same. A file of another request is
+    refused. The file is written between two compiled calls, no sooner than `every` seconds after the last time and,
+    unless that is 0, so seldom that it takes a hundredth of the time. It holds a SHA-256 of itself; of a damaged file
+    the one before it (`<name>.previous`) takes the place. It stays when the fit is over: `remove` it then.
+
+    Interrupts (Ctrl-C, SIGTERM) that come while a fit with a checkpoint runs are heeded after the compiled call, some
+    two seconds at most: the state is written, and KeyboardInterrupt raised. A second one does not wait.
+
+    Arguments:
+        path: the file, whose folder is there; None keeps nothing.
+        every: seconds between two times it is written at least; 0 writes after every compiled call.
+        say: told, in a sentence, that an older checkpoint was used, or that one cannot be written (the fit then goes
+            on without); warns by default.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        every: float = SECONDS,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        if not every >= 0:
+            raise ValueError(f"Checkpoint got every={every}: give a number of seconds of at least 0")
+        self.path = None if path is None else Path(path)
+        self.every = float(every)
+        self._say = say or (lambda sentence: warnings.warn(sentence, stacklevel=3))
+        self._prefix = ""
+        self._run = _Run()
+        self._handlers: dict[int, Any] = {}
+
+    @property
+    def previous(self) -> Path | None:
+        """The file that takes the place of a damaged one."""
+        return None if self.path is None else self.path.with_name(f"{self.path.name}.previous")
+
+    def exists(self) -> bool:
+        """Return whether there is a file to go on from."""
+        return any(path is not None and path.exists() for path in (self.path, self.previous))
+
+    def remove(self) -> None:
+        """Delete the files, as once the fit is saved elsewhere."""
+        for path in (self.path, self.previous):
+            if path is not None:
+                path.unlink(missing_ok=True)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds that earlier processes had spent on the fit when they last wrote."""
+        return self._run.elapsed
+
+    def begin(self, identity: Callable[[], dict[str, Any]]) -> None:
+        """Read what there is to go on from; called by `hmcvi.inference.fit`.
+
+        Arguments:
+            identity: returns, as plain data, all that the bytes of the fit depend on; called if that is needed.
+
+        Raises:
+            CheckpointError: the file is of another request or version, or it and the one before it are damaged.
+        """
+        found = self._read()
+        self._run = _Run(identity=functools.cache(identity), began=time.perf_counter(), written=time.perf_counter())
+        if found is None:
+            return
+        path, header, stages = found
+        differs = _difference(header["identity"], json.loads(json.dumps(self._run.identity())))
+        if differs is not None:
+            name, there, here = differs
+            raise CheckpointError(
+                f"{path} is of another fit: its {name} is {_short(there)} and {_short(here)} was asked for; "
+                "delete it, or keep this fit in another file"
+            )
+        self._run.elapsed = float(header["elapsed"])
+        for name, is_finished in header["stages"].items():
+            (self._run.finished if is_finished else self._run.latest)[name] = stages[name]
+
+    def part(self, name: str) -> Checkpoint:
+        """Return the same checkpoint for a part of the fit, whose stages have names of their own."""
+        inner = Checkpoint(self.path, self.every, self._say)
+        inner._run, inner._prefix = self._run, f"{self._prefix}{name}/"
+        return inner
+
+    def saved(self, stage: str) -> Kept | None:
+        """Return what this stage of the fit left, whether it was over or not; None where it had not begun."""
+        name = self._prefix + stage
+        return self._run.finished.get(name) or self._run.latest.get(name)
+
+    def offer(self, stage: str, make: Callable[[], Kept | None]) -> float:
+        """Write the file if it is time for it, and return the seconds that it took.
+
+        Arguments:
+            stage: which stage of the fit is running.
+            make: called for what to keep of it, if it is time; None where it is nothing to go on from.
+
+        Raises:
+            KeyboardInterrupt: one was asked for; the state is written.
+        """
+        run = self._run
+        if self.path is None:
+            return 0.0
+        now = time.perf_counter()
+        run.unsaved = True
+        wait = max(self.every, run.cost / SHARE) if self.every else 0.0
+        if run.stop is None and now - run.written < wait:
+            return 0.0
+        kept = make()
+        if kept is not None:
+            run.latest = {self._prefix + stage: kept}
+            self._write(self.path)
+        run.written = time.perf_counter()
+        run.cost, run.unsaved = run.written - now, False
+        self._heed()
+        return run.cost
+
+    def finish(self, stage: str, make: Callable[[], Kept]) -> None:
+        """Keep what a stage that is over leaves: it goes into every file from now on."""
+        if self.path is not None:
+            self._run.finished[self._prefix + stage] = make()
+            self._run.latest = {}
+            self._run.unsaved = True
+
+    def __enter__(self) -> Checkpoint:
+        if self.path is not None and threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._handlers[number] = signal.signal(number, self._asked_to_stop)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers.clear()
+        if kind is None and self._run.stop is not None and self.path is not None:
+            if self._run.finished:
+                self._write(self.path)
+            self._heed()
+
+    def _asked_to_stop(self, number: int, frame: FrameType | None) -> None:
+        again = self._run.stop is not None
+        self._run.stop = number
+        if again or not self._run.unsaved:
+            self._heed()
+
+    def _heed(self) -> None:
+        if self._run.stop is not None:
+            kept = self.path if self.path is not None and self.path.exists() else None
+            raise KeyboardInterrupt("" if kept is None else f"the fit is kept in {kept}: the same call goes on from it")
+
+    def _write(self, path: Path) -> None:
+        run = self._run
+        stages = {**run.finished, **run.latest}
+        header = {
+            "format": FORMAT,
+            "identity": run.identity(),
+            "elapsed": run.elapsed + time.perf_counter() - run.began,
+            "stages": {name: name in run.finished for name in stages},
+            "values": {name: kept.values for name, kept in stages.items()},
+            "trees": {name: {tree: len(of) for tree, of in kept.leaves.items()} for name, kept in stages.items()},
+        }
+        arrays = {
+            f"{place}/{tree}/{i}": leaf
+            for place, kept in enumerate(stages.values())
+            for tree, of in kept.leaves.items()
+            for i, leaf in enumerate(of)
+        }
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)
+        try:
+            write_checked(path, buffer.getbuffer(), self.previous)
+        except OSError as error:
+            if not run.told:
+                self._say(f"{path} cannot be written ({error.strerror}): the fit goes on, and is kept when it can be")
+            run.told = True
+
+    def _read(self) -> tuple[Path, dict[str, Any], dict[str, Kept]] | None:
+        faults = []
+        for path in (self.path, self.previous):
+            if path is None or not path.exists():
+                continue
+            try:
+                header, stages = _read_file(path)
+            except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+                faults.append((path, error))
+                continue
+            if faults:
+                self._say(f"{faults[0][0]} is damaged ({faults[0][1]}): the fit goes on from {path}")
+            return path, header, stages
+        if faults:
+            path, reason = faults[0]
+            raise CheckpointError(f"{path} is damaged ({reason}): delete it, and the fit begins anew") from reason
+        return None
+
+
+def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, Kept]]:
+    """Return the header and the stages of a file whose checksum is right; no pickle is read."""
+    if path.is_symlink():
+        raise ValueError("it is a symbolic link")
+    with np.load(io.BytesIO(read_checked(path)), allow_pickle=False) as arrays:
+        header = json.loads(arrays["header"].tobytes())
+        if header["format"] != FORMAT:
+            raise ValueError(f"it is {header['format']!r} and {FORMAT!r} is wanted")
+        return header, {
+            name: Kept(
+                header["values"][name],
+                {tree: [arrays[f"{i}/{tree}/{j}"] for j in range(n)] for tree, n in header["trees"][name].items()},
+            )
+            for i, name in enumerate(header["stages"])
+        }
+
+
+def _difference(there: Any, here: Any, name: str = "") -> tuple[str, Any, Any] | None:
+    """Return (field, value there, value here) of the first difference of two trees of plain data."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in {**here, **there}:
+            found = _difference(there.get(key), here.get(key), f"{name}.{key}" if name else key)
+            if found is not None:
+                return found
+        return None
+    return None if there == here else (name, there, here)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array | jax.ShapeDtypeStruct) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _as_array(leaf: Any) -> np.ndarray:
+    return np.array(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+
+
+def _like(leaf: np.ndarray, template: Any, name: str) -> jax.Array:
+    if _is_key(template):
+        return jax.random.wrap_key_data(jnp.asarray(leaf))
+    wanted = jnp.shape(template), jnp.result_type(template)
+    if (leaf.shape, leaf.dtype) != wanted:
+        raise CheckpointError(f"its {name} holds {leaf.dtype} {leaf.shape} where {wanted[1]} {wanted[0]} is wanted")
+    return jnp.asarray(leaf)

@@ -1,0 +1,92 @@
+"""`fit`: one call for every method."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from typing import Any
+
+import jax
+
+from .base import Fit, FitError, Method, Model, check_data
+from .checkpoint import Checkpoint
+from .identity import identity_of
+from .progress import Progress
+from .request import check_request
+
+__all__ = ["fit"]
+
+NO_BEGINNING = "Cannot find valid initial parameters"
+"""What NumPyro says where it gives up."""
+
+
+def fit(
+    key: jax.Array,
+    model: Model,
+    x: Any,
+    y: Any,
+    method: Method,
+    *,
+    progress: Progress | bool | None = None,
+    checkpoint: Checkpoint | str | os.PathLike[str] | None = None,
+) -> Fit:
+    """Fit a NumPyro model function to data.
+
+    Arguments:
+        key: random key; the same key gives the same draws on the same machine and chain method.
+        model: `model(x, y=None, *, num_rows=None, ...)`; see the design's contract in the README.
+        x: inputs (row, feature...), floating point. uint8 of three or more axes is taken for images, which stay as
+            small as they are and reach the model as x / 255, minibatch by minibatch.
+        y: labels (integers) or targets (floating point) (row,).
+        method: `NUTS(...)`, `HMC(...)`, `MCLMC(...)`, `SVI(...)`, `Laplace(...)`, `BayesByBackprop(...)`, `MAP(...)` or
+            `Ensemble(...)`.
+        progress: whether to show on standard error how far the fit is: a live bar where that is a terminal, else plain
+            lines; by default the bar alone. A `Progress` of one's own says where and under which label.
+        checkpoint: a file that the fit is kept in while it runs, every half a minute (a `Checkpoint` says how often):
+            the same call goes on from it, to the same draws. It stays there: delete it once the result is saved.
+
+    Returns:
+        The draws and all that `predict` and `to_datatree` need.
+
+    Raises:
+        TypeError: key, model or method are of another kind.
+        ValueError: the data are malformed or do not fit the model, or the memory would not hold the fit.
+        CheckpointError: the checkpoint is of another fit, or damaged; a ValueError.
+        FitError: the fit did not stay finite; its `fit` holds the last finite state.
+        KeyboardInterrupt: the fit was interrupted; with a checkpoint, its message says where the fit is kept.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from functools import partial
+        >>> from hmcvi.inference import SVI, fit, predict
+        >>> from hmcvi.models import mlp
+        >>> x = jnp.linspace(-1, 1, 40)[:, None]
+        >>> model = partial(mlp, num_classes=2)
+        >>> result = fit(jax.random.key(0), model, x, (x[:, 0] > 0).astype(int), SVI(num_steps=200))
+        >>> predict(result, x).probs.shape
+        (40, 2)
+    """
+    x, y = check_data(x, y)
+    check_request(key, model, x, y, method)
+    if not isinstance(checkpoint, Checkpoint):
+        checkpoint = Checkpoint(checkpoint)
+    checkpoint.begin(lambda: identity_of(key, model, x, y, method))
+    started = time.perf_counter() - checkpoint.elapsed
+    if not isinstance(progress, Progress):
+        progress = Progress(method.name, Progress.suited(progress))
+    try:
+        with progress as bar, checkpoint:
+            result = method.fit(key, model, x, y, bar, checkpoint)
+    except RuntimeError as error:
+        if NO_BEGINNING not in str(error):
+            raise
+        raise FitError(
+            f"no draw of the prior has a finite log joint, so {method.name} has nowhere to begin: give a narrower "
+            "prior, or scale x and y"
+        ) from error
+    result = dataclasses.replace(result, compile_seconds=time.perf_counter() - started - result.run_seconds)
+    if result.failure:
+        checkpoint.remove()  # going on from it would fail again
+        raise FitError(result.failure, result if result.losses is not None and len(result.losses) else None)
+    return result

@@ -1,0 +1,47 @@
+"""What the bytes of a fit depend on: request, data, model, versions and device."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import jax
+import numpy as np
+from numpyro import handlers
+
+from .base import Method, Model, as_floats
+from .describe import describe
+from .durable import sha256_of
+from .provenance import made_with
+
+__all__ = ["identity_of"]
+
+
+def identity_of(key: jax.Array, model: Model, x: jax.Array, y: jax.Array, method: Method) -> dict[str, Any]:
+    """Return all that the bytes of a fit depend on, as plain data."""
+    data = {
+        name: f"{array.dtype} {array.shape} {sha256_of(np.ascontiguousarray(array).data)}"
+        for name, array in (("x", np.asarray(x)), ("y", np.asarray(y)))
+    }
+    return {
+        "method": describe(method),
+        "model": {"function": describe(model), "program": _program(model, x, y)},
+        "data": data,
+        "key": np.asarray(jax.random.key_data(key)).tolist(),
+        **made_with(),
+        "number of devices": jax.local_device_count(),
+    }
+
+
+def _program(model: Model, x: jax.Array, y: jax.Array) -> str:
+    """Return a hash of what the model computes: it changes with its code and with the functions that this calls."""
+
+    def run(key: jax.Array, x: jax.Array, y: jax.Array) -> Any:
+        trace = handlers.trace(handlers.seed(model, key)).get_trace(as_floats(x), y)
+        sampled = [site for site in trace.values() if site["type"] == "sample"]
+        return [(site["value"], site["fn"].log_prob(site["value"]), site["scale"]) for site in sampled]
+
+    program = jax.make_jaxpr(run)(jax.random.key(0), x, y)
+    text = re.sub(r"0x[0-9a-f]+", "", str(program))  # addresses of functions
+    constants = [np.ascontiguousarray(np.asarray(c)).data.cast("B") for c in program.consts if np.size(c)]
+    return sha256_of(text.encode(), *constants)

@@ -1,0 +1,338 @@
+"""An interrupted fit goes on to the same bytes; a file that is not its own, or damaged, is never gone on from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hmcvi.inference import (
+    MAP,
+    MCLMC,
+    NUTS,
+    SVI,
+    BayesByBackprop,
+    Checkpoint,
+    CheckpointError,
+    Ensemble,
+    Fit,
+    FitError,
+    fit,
+    identity,
+)
+from hmcvi.inference.checkpoint import Kept
+from hmcvi.models import mlp
+
+X = np.random.default_rng(0).normal(size=(150, 2)).astype(np.float32)
+Y = (X.sum(1) > 0).astype(int)
+MODEL = partial(mlp, widths=(3,), num_classes=2)
+KEY = jax.random.key(3)
+
+METHODS = {
+    "nuts": NUTS(num_warmup=30, num_draws=30, num_chains=2),
+    "nuts, in lock step": NUTS(num_warmup=30, num_draws=30, num_chains=2, chain_method="vectorized"),
+    "nuts, to a budget": NUTS(num_warmup=20, num_draws=400, num_chains=2, max_passes=4_000),
+    "mclmc": MCLMC(num_warmup=50, num_draws=40, num_chains=2, thinning=3),
+    "svi": SVI(num_steps=400, num_draws=20, batch_size=32),
+    "svi, to a plateau": SVI(num_steps=8_000, num_draws=20, learning_rate=0.1),
+    "bbb from map": BayesByBackprop(num_steps=400, num_draws=20, start=MAP(num_steps=300)),
+    "map, restarted": MAP(num_steps=300, num_restarts=2),
+    "ensemble": Ensemble(size=2, num_steps=300),
+}
+
+
+class Killed(Exception):
+    """What stands for a process that is gone."""
+
+
+class Dying(Checkpoint):
+    """A checkpoint in whose process the power fails after so many compiled calls."""
+
+    lives = 0
+
+    def part(self, name: str) -> Checkpoint:
+        inner = super().part(name)
+        inner.__class__, inner.outer = Dying, getattr(self, "outer", self)  # type: ignore[attr-defined]
+        return inner
+
+    def offer(self, stage: str, make: Any) -> float:
+        cost = super().offer(stage, make)
+        outer = getattr(self, "outer", self)
+        outer.lives -= 1
+        if outer.lives == 0:
+            raise Killed
+        return cost
+
+
+def killed_after(calls: int, path: Path, method: Any, **options: Any) -> None:
+    dying = Dying(path, every=0)
+    dying.lives = calls
+    with pytest.raises(Killed):
+        fit(KEY, MODEL, X, Y, method, checkpoint=dying, **options)
+
+
+def bytes_of(result: Fit) -> dict[str, Any]:
+    """All that a fit says but its times, as bytes."""
+    times = ("run_seconds", "compile_seconds", "model", "method", "key")
+    said = {field.name: getattr(result, field.name) for field in dataclasses.fields(result) if field.name not in times}
+    return {
+        f"{name}{jax.tree_util.keystr(path)}": np.asarray(leaf).tobytes() if hasattr(leaf, "shape") else leaf
+        for name, value in said.items()
+        for path, leaf in jax.tree_util.tree_leaves_with_path(dict(value) if name in ("draws", "stats") else value)
+    }
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_killed_fit_ends_in_the_same_bytes(name: str, tmp_path: Path) -> None:
+    method, path = METHODS[name], tmp_path / "fit"
+    whole = fit(KEY, MODEL, X, Y, method)
+    for calls in (2, 3):  # of which the second begins where the first died
+        killed_after(calls, path, method)
+    resumed = fit(KEY, MODEL, X, Y, method, checkpoint=path)
+    assert bytes_of(resumed) == bytes_of(whole)
+    assert resumed.compile_seconds > 0
+    assert path.exists()
+
+
+def test_where_a_budget_of_gradients_ends_does_not_depend_on_how_the_calls_are_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    method = METHODS["nuts, to a budget"]
+    whole = fit(KEY, MODEL, X, Y, method)
+    monkeypatch.setattr("hmcvi.inference.chains.next_length", lambda length, seconds, most: 1)
+    one_by_one = fit(KEY, MODEL, X, Y, method)
+    assert whole.num_draws < method.num_draws
+    assert bytes_of(one_by_one) == bytes_of(whole)
+
+
+def test_a_finished_fit_is_returned_again(tmp_path: Path) -> None:
+    method, path = METHODS["map, restarted"], tmp_path / "fit"
+    first = fit(KEY, MODEL, X, Y, method, checkpoint=Checkpoint(path, every=0))
+    assert bytes_of(fit(KEY, MODEL, X, Y, method, checkpoint=path)) == bytes_of(first)
+    Checkpoint(path).remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def _steeper(x: Any, y: Any = None, *, num_rows: int | None = None, **options: Any) -> Any:
+    return mlp(2 * x, y, num_rows=num_rows, **options)
+
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "method.num_steps": {"method": MAP(num_steps=301)},
+    "method.class": {"method": SVI(num_steps=300, num_draws=2)},
+    "model.function": {"model": partial(mlp, widths=(4,), num_classes=2)},
+    "model.program": {"model": partial(mlp, widths=(3,), num_classes=2), "steeper": True},
+    "data.x": {"x": X + 1},
+    "data.y": {"y": 1 - Y},
+    "key": {"key": jax.random.key(4)},
+    "versions.numpyro": {"version": ("numpyro", "0.0")},
+}
+
+
+@pytest.mark.parametrize("field", OTHERS)
+def test_a_checkpoint_of_another_fit_is_refused_and_kept(
+    field: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, method = tmp_path / "fit", MAP(num_steps=300)
+    killed_after(2, path, method)
+    before = path.read_bytes()
+    asked = {"key": KEY, "model": MODEL, "x": X, "y": Y, "method": method, **OTHERS[field]}
+    if asked.pop("steeper", False):  # the same name, and another code
+        monkeypatch.setattr(_steeper, "__qualname__", mlp.__qualname__)
+        asked["model"] = partial(_steeper, widths=(3,), num_classes=2)
+    package, version = asked.pop("version", (None, None))
+    if package is not None:
+        made = identity.made_with()
+        made["versions"] = {**made["versions"], package: version}
+        monkeypatch.setattr(identity, "made_with", lambda: made)
+    with pytest.raises(CheckpointError, match=f"is of another fit: its {field} is "):
+        fit(**asked, checkpoint=path)
+    assert path.read_bytes() == before
+
+
+def test_the_same_model_has_the_same_program_in_another_process(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import jax, numpy as np\nfrom functools import partial\nfrom hmcvi.inference.identity import _program\n"
+        "from hmcvi.models import cnn, gp, mlp\n"
+        "x = jax.numpy.asarray(np.arange(128.0).reshape(2, 8, 8, 1) / 128); y = jax.numpy.asarray([0, 1])\n"
+        "print(_program(partial(cnn, channels=(2,), widths=(3,), num_classes=2), x, y))\n"
+        "print(_program(partial(mlp, num_classes=2), x, y))\n"
+        "print(_program(partial(gp, num_classes=2), x.reshape(2, -1), y))\n"
+    )
+    said = {
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout for _ in "ab"
+    }
+    assert len(said) == 1
+    assert len(set(said.pop().split())) == 3
+
+
+def kept(step: int) -> Kept:
+    return Kept.of({"step": step}, state={"a": jnp.arange(40.0) + step, "key": jax.random.key(step)})
+
+
+def write(path: Path, *steps: int) -> None:
+    """Leave the file of the last step, and before it that of the step before."""
+    checkpoint = Checkpoint(path, every=0)
+    checkpoint.begin(dict)
+    for step in steps:
+        checkpoint.offer("steps", partial(kept, step))
+
+
+def read(path: Path) -> tuple[int, list[str]]:
+    """The step that a fit would go on from, after the tree is rebuilt, and what was said."""
+    said: list[str] = []
+    checkpoint = Checkpoint(path, say=said.append)
+    checkpoint.begin(dict)
+    found = checkpoint.saved("steps")
+    assert found is not None
+    step = found.values["step"]
+    state = found.tree("state", {"a": jnp.zeros(40), "key": jax.random.key(0)})
+    assert np.array_equal(state["a"], np.arange(40.0) + step)
+    assert np.array_equal(jax.random.key_data(state["key"]), jax.random.key_data(jax.random.key(step)))
+    return step, said
+
+
+def damages(whole: bytes) -> list[bytes]:
+    """Cut short at 20 places, and with 50 bits flipped one by one."""
+    random = np.random.default_rng(0)
+    cut = [whole[: int(place)] for place in np.linspace(0, len(whole) - 1, 20)]
+    flipped = []
+    for place, bit in zip(random.integers(0, len(whole), 50), random.integers(0, 8, 50), strict=True):
+        content = bytearray(whole)
+        content[place] ^= 1 << int(bit)
+        flipped.append(bytes(content))
+    return cut + flipped
+
+
+def test_of_a_damaged_checkpoint_the_one_before_takes_the_place(tmp_path: Path) -> None:
+    path = tmp_path / "fit"
+    write(path, 1, 2)
+    assert read(path) == (2, [])
+    for content in damages(path.read_bytes()):
+        path.write_bytes(content)
+        step, said = read(path)
+        assert step == 1
+        assert "fit is damaged" in said[0]
+        assert str(path) in said[0]
+
+
+def test_where_both_are_damaged_the_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "fit"
+    write(path, 1)
+    for content in damages(path.read_bytes()):
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"fit is damaged \(.*\): delete it, and the fit begins anew"):
+            read(path)
+
+
+def test_a_pickle_is_not_read(tmp_path: Path) -> None:
+    import io
+
+    from hmcvi.inference.durable import write_checked
+
+    path, buffer = tmp_path / "fit", io.BytesIO()
+    np.savez(buffer, header=np.array([{"format": "x"}], object), allow_pickle=True)
+    write_checked(path, buffer.getvalue())  # a checksum that is right
+    with pytest.raises(CheckpointError, match="allow_pickle=False"):
+        read(path)
+
+
+def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
+    write(tmp_path / "elsewhere", 1)
+    (tmp_path / "fit").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match="symbolic link"):
+        read(tmp_path / "fit")
+
+
+def test_on_a_full_disk_the_fit_goes_on_and_the_checkpoint_before_stays(tmp_path: Path) -> None:
+    import resource
+
+    path, said = tmp_path / "fit", []
+    write(path, 1)
+    checkpoint = Checkpoint(path, every=0, say=said.append)
+    checkpoint.begin(dict)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))
+        checkpoint.offer("steps", partial(kept, 2))
+        checkpoint.offer("steps", partial(kept, 3))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert len(said) == 1
+    assert "cannot be written (File too large): the fit goes on" in said[0]
+    assert read(path) == (1, [])
+    assert [file.name for file in tmp_path.iterdir()] == ["fit"]
+    checkpoint.offer("steps", partial(kept, 4))
+    assert read(path) == (4, [])
+
+
+def test_it_is_written_at_intervals_and_takes_a_hundredth_of_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, written = [0.0], []
+    monkeypatch.setattr("hmcvi.inference.checkpoint.time.perf_counter", lambda: now[0])
+    checkpoint = Checkpoint(tmp_path / "fit", every=10)
+    checkpoint.begin(dict)
+
+    def slow() -> Kept:
+        written.append(now[0])
+        now[0] += 0.5
+        return kept(1)
+
+    while now[0] < 150:
+        now[0] += 1
+        checkpoint.offer("steps", slow)
+    assert written[0] == 10
+    assert np.diff(written) == pytest.approx([50.5, 51.0], abs=1)  # 100 × the half second that writing takes
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_is_heeded_after_the_compiled_call(number: signal.Signals, tmp_path: Path) -> None:
+    path, method = tmp_path / "fit", METHODS["svi"]
+    before = signal.getsignal(number)
+
+    class Interrupted(Checkpoint):
+        calls = 0
+
+        def offer(self, stage: str, make: Any) -> float:
+            self.calls += 1
+            if self.calls == 2:
+                assert super().offer(stage, make) == 0  # not yet time to write
+                signal.raise_signal(number)  # nothing is raised here: what is done is not on the disk
+            return super().offer(stage, make)
+
+    with pytest.raises(KeyboardInterrupt, match=r"the fit is kept in .*fit: the same call goes on from it"):
+        fit(KEY, MODEL, X, Y, method, checkpoint=Interrupted(path))
+    assert signal.getsignal(number) == before
+    assert bytes_of(fit(KEY, MODEL, X, Y, method, checkpoint=path)) == bytes_of(fit(KEY, MODEL, X, Y, method))
+
+
+def test_a_fit_that_fails_leaves_no_checkpoint_to_fail_from_again(tmp_path: Path) -> None:
+    with pytest.raises(FitError, match="lower the learning rate"):
+        fit(KEY, MODEL, X, Y, SVI(num_steps=300, learning_rate=1e30), checkpoint=Checkpoint(tmp_path / "fit", every=0))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("every", [-1.0, float("nan")])
+def test_an_interval_that_is_none_is_refused(every: float) -> None:
+    with pytest.raises(ValueError, match="at least 0"):
+        Checkpoint("fit", every)
+
+
+def test_a_folder_that_is_not_there_is_said_once_and_costs_no_fit(tmp_path: Path) -> None:
+    said: list[str] = []
+    checkpoint = Checkpoint(tmp_path / "no" / "fit", every=0, say=said.append)
+    fit(KEY, MODEL, X, Y, MAP(num_steps=300), checkpoint=checkpoint)
+    assert len(said) == 1
+    assert json.dumps(said).count("cannot be written") == 1
