@@ -29,9 +29,10 @@ from hmcvi.inference import (
     Laplace,
     Method,
 )
-from hmcvi.inference.base import check_data, check_targets, is_count, latent_sites, minibatches
+from hmcvi.inference.base import is_count, latent_sites, minibatches
 from hmcvi.inference.chains import LEAST_DRAWS as FEWEST_DRAWS
 from hmcvi.inference.chains import Sampler
+from hmcvi.inference.checks import check_data, check_targets
 from hmcvi.inference.describe import describe_method
 from hmcvi.inference.export import require_writer
 from hmcvi.inference.memory import SHARE, Holding, available_bytes, holding, require_room

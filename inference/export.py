@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from .base import Fit, Method, Model, accepts, check_data
+from .base import Fit, Method, Model, accepts
+from .checks import check_data
 from .describe import describe_method
 from .durable import DamagedError, read_checked, write_checked
 from .predict import check_labels, outcome_kind, predict_draws

@@ -9,8 +9,9 @@ from typing import Any
 
 import jax
 
-from .base import Fit, FitError, Method, Model, check_data
+from .base import Fit, FitError, Method, Model
 from .checkpoint import Checkpoint
+from .checks import check_data
 from .identity import identity_of
 from .progress import Progress
 from .request import check_request

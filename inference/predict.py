@@ -20,7 +20,8 @@ from numpyro import handlers
 from numpyro.distributions import biject_to
 from numpyro.distributions.distribution import ExpandedDistribution, Independent, MaskedDistribution
 
-from .base import Fit, accepts, as_floats, check_data, latent_sites
+from .base import Fit, accepts, as_floats, latent_sites
+from .checks import check_data
 from .draw_steps import batch_steps, most_draws
 
 __all__ = ["ClassPredictive", "NormalPredictive", "Predictive", "at_posterior_mean", "predict", "predict_draws"]

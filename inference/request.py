@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .base import Model, check_targets, latent_sites
+from .base import Model, latent_sites
+from .checks import check_targets
 from .memory import holding, require_room
 
 __all__ = ["MOST", "check_counts", "check_request"]

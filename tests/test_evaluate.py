@@ -33,7 +33,8 @@ from hmcvi.inference import (
     predict,
     scores,
 )
-from hmcvi.inference.base import check_data, latent_sites
+from hmcvi.inference.base import latent_sites
+from hmcvi.inference.checks import check_data
 from hmcvi.models import mlp
 
 

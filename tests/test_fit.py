@@ -23,7 +23,8 @@ from numpyro.infer.autoguide import AutoLaplaceApproximation, AutoMultivariateNo
 from scipy import stats
 
 from hmcvi.inference import NUTS, SVI, BayesByBackprop, FitError, fit
-from hmcvi.inference.base import as_floats, check_data, minibatches
+from hmcvi.inference.base import as_floats, minibatches
+from hmcvi.inference.checks import check_data
 from hmcvi.inference.optimise import plateaued
 from hmcvi.models import gp, mlp
 

@@ -37,7 +37,8 @@ from hmcvi.inference import (
     scores,
     to_datatree,
 )
-from hmcvi.inference.base import check_data, latent_sites
+from hmcvi.inference.base import latent_sites
+from hmcvi.inference.checks import check_data
 from hmcvi.models import Normal, cnn, gp, mlp
 
 from .malformed import Sampled, begin, malformed, many, rows_of

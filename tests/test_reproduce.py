@@ -17,7 +17,8 @@ from hmcvi.benchmarks import cli, datasets, target_runs
 from hmcvi.benchmarks.reproduce import Claim, judge, read_targets, reproduce
 from hmcvi.benchmarks.target_runs import RUNS
 from hmcvi.inference import Fit, FitError, fit, predict
-from hmcvi.inference.base import check_data, latent_sites
+from hmcvi.inference.base import latent_sites
+from hmcvi.inference.checks import check_data
 from hmcvi.inference.scores import Score
 from hmcvi.models import ScaleMixture, mlp
 
