@@ -179,7 +179,6 @@ def _run(
         for name in records
     }
     folder.write_manifest(experiment, {seed: data for seed, (data, _) in loaded.items()}, made)
-    folder.complete()
     assert shown is not None
     further: dict[str, Callable[[], Any]] = {}
     if experiment.budget is not None:
@@ -189,6 +188,7 @@ def _run(
         further["budget"] = partial(plots.score_against_budget, budget_curves(curve, unit), unit=unit)
     if compared is not None and (compared["seed"] == experiment.seeds[0]).sum() > 1:
         further["loo"] = partial(plots.model_comparison, compared[compared["seed"] == experiment.seeds[0]])
+    folder.complete()
     print_scoreboard(frame, summary)
     if figures:
         with Progress("drawing figures", live, begin="the first") as progress:

@@ -47,7 +47,9 @@ class EndingSoon:
             waker.setblocking(False)
             self._waker = waker
             self._before = signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
-            self._sigterm: Any = signal.signal(signal.SIGTERM, _interrupt)
+            self._sigterm: Any = signal.getsignal(signal.SIGTERM)
+            if self._sigterm == signal.SIG_DFL:  # neither ignored nor somebody else's
+                signal.signal(signal.SIGTERM, _interrupt)
             threading.Thread(target=self._watch, daemon=True).start()
         return self
 
@@ -56,7 +58,8 @@ class EndingSoon:
     ) -> None:
         if self._in_main:
             self._over.set()
-            signal.signal(signal.SIGTERM, self._sigterm)
+            if self._sigterm == signal.SIG_DFL:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.set_wakeup_fd(self._before)
             self._waker.close()  # which wakes the thread, and ends it
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import os
 import sys
 import tempfile
 import traceback
@@ -82,15 +81,18 @@ def _write_fault(error: Exception, options: argparse.Namespace) -> Path | None:
     """Write the traceback to the folder of --out, or else to one for temporary files; None where none can be."""
     folder = getattr(options, "out", None)
     text = "".join(traceback.format_exception(error))
+    from hmcvi.inference.durable import write_whole  # JAX is there, or the fault was in getting it
+
     content = f"{options}\n\n{text}".encode(errors="backslashreplace")
     try:
         if folder is not None and (Path(folder) / "config.json").is_file():
             file = Path(folder) / "fault.txt"
+            write_whole(file, content)
         else:
             descriptor, name = tempfile.mkstemp(prefix="hmcvi-fault-", suffix=".txt")
-            os.close(descriptor)
+            with open(descriptor, "wb") as opened:
+                opened.write(content)
             file = Path(name)
-        file.write_bytes(content)
     except OSError:
         return None
     return file

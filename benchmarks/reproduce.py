@@ -25,6 +25,7 @@ from hmcvi.inference.durable import write_whole
 from hmcvi.inference.provenance import made_with, processor, visible_cores
 from hmcvi.inference.scores import Score
 
+from .exclusive import alone_in
 from .options import UsageError, check_name
 from .raw import DataError
 from .target_runs import RUNS, Measures, keeping_fits_in
@@ -179,10 +180,6 @@ def reproduce(
         chosen = [_for_tuning(target, settings, quick=quick) for target in chosen]
     elif settings:
         raise UsageError("settings are given with --tune only: a target's own are part of its claim")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{out} cannot be written ({error.strerror}): give another --out folder") from error
     console = Console(width=WIDTH, highlight=False, markup=False, emoji=False) if console is None else console
     form = ", quick: subsets of the data" + (", claims that they can show" if not tune else "") if quick else ""
     console.print(f"On {where()}{form}{', scored on validation rows' if tune else ''}.")
@@ -191,17 +188,18 @@ def reproduce(
             "All targets in full take hours without an accelerator; --list names them, --quick takes minutes."
         )
     passed = True
-    for target in chosen:
-        console.print(f"\n{target.name}: {target.title}", style="bold")
-        console.print(f"Source: {target.source}.")
-        if target.note:
-            console.print(target.note)
-        try:
-            passed &= _run_target(target, quick=quick, seeds=seeds, out=out, data_dir=data_dir, console=console)
-        except (FitError, DataError) as error:
-            # the others are still worth their hours
-            passed = False
-            console.print(f"FAIL: {error}")
+    with alone_in(out):
+        for target in chosen:
+            console.print(f"\n{target.name}: {target.title}", style="bold")
+            console.print(f"Source: {target.source}.")
+            if target.note:
+                console.print(target.note)
+            try:
+                passed &= _run_target(target, quick=quick, seeds=seeds, out=out, data_dir=data_dir, console=console)
+            except (FitError, DataError) as error:
+                # the others are still worth their hours
+                passed = False
+                console.print(f"FAIL: {error}")
     return passed
 
 

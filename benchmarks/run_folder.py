@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import filelock
 import jax
 import pandas as pd
 
@@ -24,12 +23,11 @@ from hmcvi.inference.provenance import environment, made_with, processor, visibl
 from . import checksums
 from .checksums import INCOMPLETE, refuse_links
 from .datasets import Dataset
+from .exclusive import alone_in
 from .experiment import Experiment
 from .options import UsageError
 
 __all__ = ["RunFolder", "data_stem", "default_folder"]
-
-LOCK = ".lock"
 
 TREE_ROWS = 2_000
 """A tree holds predictions of the training rows up to this many, else (and for a GP) of the first test rows."""
@@ -68,8 +66,9 @@ class RunFolder:
         self.path = path
         self._every = checkpoint_seconds
         self._number_of_fits = len(experiment.seeds) * len(experiment.asked)
-        with self._locked():
+        with alone_in(self.path):
             self._claim(experiment)
+            (self.path / "fits").mkdir(exist_ok=True)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -79,47 +78,37 @@ class RunFolder:
             UsageError: another process runs there.
             KeyboardInterrupt: the run was interrupted; its message says what is kept.
         """
-        with self._locked():
-            if not (self.path / "summary.json").exists():
-                write_whole(self.path / INCOMPLETE, f"{self.state()}. The same command goes on.\n")
+        with alone_in(self.path):
+            if self._count_fits() < self._number_of_fits or not (self.path / "summary.json").exists():
+                self._mark()
             try:
                 yield
             except KeyboardInterrupt as error:
                 kept = f"; {error}" if str(error) else ""
                 if (self.path / INCOMPLETE).exists():
-                    write_whole(self.path / INCOMPLETE, f"{self.state()}{kept}. The same command goes on.\n")
+                    self._mark(kept)
                 raise KeyboardInterrupt(f"{self.state()}{kept}") from error
 
     def state(self) -> str:
         """Return how far the run is, in words."""
-        if not (self.path / INCOMPLETE).exists() and (self.path / "summary.json").exists():
+        if not (self.path / INCOMPLETE).exists():
             return f"{self.path} is complete"
-        # of a fit at a share of the budget, or of one that failed, the label says so
-        done = [path for path in (self.path / "fits").glob("*.nc") if re.fullmatch(r"[^@]+-seed\d+", path.stem)]
-        return f"{self.path} is incomplete: {len(done)} of {self._number_of_fits} fits are finished"
+        return self._so_far()
 
     def complete(self) -> None:
         """Take the mark of an incomplete run away."""
         (self.path / INCOMPLETE).unlink(missing_ok=True)
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        lock = filelock.FileLock(self.path / LOCK)
-        try:
-            if self.path.is_file():
-                raise UsageError(f"{self.path} is a file: give an --out folder that is new or empty")
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock.acquire(blocking=False)
-        except filelock.Timeout as error:
-            raise UsageError(
-                f"{self.path} is in use by another run: wait for its end, or give another --out"
-            ) from error
-        except OSError as error:
-            raise UsageError(f"{self.path} cannot be written ({error.strerror}): give another --out folder") from error
-        try:
-            yield
-        finally:
-            lock.release()
+    def _mark(self, kept: str = "") -> None:
+        write_whole(self.path / INCOMPLETE, f"{self._so_far()}{kept}. The same command goes on.\n")
+
+    def _so_far(self) -> str:
+        return f"{self.path} is incomplete: {self._count_fits()} of {self._number_of_fits} fits are finished"
+
+    def _count_fits(self) -> int:
+        # the label of a fit at a share of the budget, or of one that failed, says so
+        fits = (self.path / "fits").glob("*.nc")
+        return sum(re.fullmatch(r"[^@]+-seed\d+", path.stem) is not None for path in fits)
 
     def _claim(self, experiment: Experiment) -> None:
         wanted = json.loads(json.dumps(experiment.configuration()))
@@ -128,18 +117,20 @@ class RunFolder:
         try:
             found = checksums.read_json(file)
         except FileNotFoundError:
-            if not (self.path / checksums.NAME).exists() and any(path.name != LOCK for path in self.path.iterdir()):
+            names = {path.name for path in self.path.iterdir() if not path.name.startswith(".")}
+            if names and not names & {checksums.NAME, INCOMPLETE}:
                 raise UsageError(
                     f"{self.path} is there and is no run folder: give an --out folder that is new or empty"
                 ) from None
             try:
-                (self.path / "fits").mkdir(exist_ok=True)
+                self._mark()  # whatever results are there, they need not be those of this request
                 self.write_json("config.json", wanted)
             except OSError as error:
                 raise UsageError(f"{self.path} cannot be written ({error.strerror}): give another --out") from error
             return
         except UsageError as error:
-            raise UsageError(f"{error}, or delete that file: each fit is checked by itself") from error
+            again = ", or delete that file: each fit is checked by itself"
+            raise UsageError(f"{error}{again if (self.path / checksums.NAME).exists() else ''}") from error
         if found != wanted:
             differs = [key for key in wanted if not isinstance(found, dict) or found.get(key) != wanted[key]]
             field = differs[0] if differs else "its list of fields"

@@ -81,10 +81,12 @@ class Runner:
         label, what = (name, "") if share == 1 else (f"{name}@{share:g}", f", {share:g} of the budget")
         said = f"{name}, seed {self.seed}{what}"
         result = self.folder.load_fit(label, self.seed, model, self.data, method)
+        checkpoint = self.folder.checkpoint(label, self.seed, self.say.print)
         if result is not None:
+            checkpoint.remove()  # of a process that died between the two
             self.say.print(f"{said}: read from {self.folder.path}")
             return result
-        started, checkpoint = time.perf_counter(), self.folder.checkpoint(label, self.seed, self.say.print)
+        started = time.perf_counter()
         going_on = ", going on where it was interrupted" if checkpoint.exists() else ""
         self.say.print(
             f"{said}: fitting {len(self.data.x_train):,} rows{self._place(name) if share == 1 else ''}{going_on}"

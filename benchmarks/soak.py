@@ -3,8 +3,10 @@
 For the minutes asked, two things run side by side:
 
 - fits, one after the other in one process: NUTS, SVI, Bayes-by-Backprop, MAP and Laplace by turns, on an MLP, a
-  Gaussian process and a CNN of ever new shapes, so that each compiles programs of its own; each is predicted from,
-  scored and written as an ArviZ tree. After each the memory of the process is noted;
+  Gaussian process and a CNN, each of which compiles programs of its own, is predicted from, scored and written as an
+  ArviZ tree. After each the memory of the process is noted. Rows and sizes differ, in four ways by turns: what runs
+  op by op JAX compiles for each shape and keeps, some thousand programs at most, which is a cache and no leak
+  (`--shapes` takes another number);
 - a sweep of `hmcvi compare --quick` in a process of its own, killed at random moments and started again until it is
   finished, then begun anew in an empty folder; see `soak_sweep.py`.
 
@@ -67,6 +69,9 @@ CASES: tuple[tuple[str, str, dict[str, tuple[int, int]]], ...] = (
 
 ROWS, TEST_ROWS = (50, 90), (20, 36)
 """Ranges of training and test rows; 36 is all that wine has."""
+
+SHAPES = 4
+"""Shapes of each model unless said otherwise: 60 fits see them all, before the first quarter of an hour is over."""
 
 BUDGETS = {
     "nuts": ("num_warmup=20", "num_draws=20", "num_chains=2", "max_tree_depth=5"),
@@ -144,12 +149,17 @@ def growth(resident: np.ndarray) -> Growth:
     )
 
 
-def request(number: int) -> tuple[str, Experiment]:
-    """Return the method of the number-th fit and what it is asked to fit: a pure function of the number."""
+def request(number: int, shapes: int = SHAPES) -> tuple[str, Experiment]:
+    """Return the method of the number-th fit and what it is asked to fit.
+
+    Arguments:
+        number: counts from 0: methods take turns, then models, then shapes.
+        shapes: shapes of each model, over and over.
+    """
     names = tuple(BUDGETS)
     name = names[number % len(names)]
     model, data, sizes = CASES[number // len(names) % len(CASES)]
-    generator = np.random.default_rng(number)
+    generator = np.random.default_rng(number // (len(names) * len(CASES)) % shapes)
 
     def size(ends: tuple[int, int]) -> int:
         return int(generator.integers(*ends, endpoint=True))
@@ -166,10 +176,10 @@ def request(number: int) -> tuple[str, Experiment]:
     )
 
 
-def fit_once(number: int, folder: Path) -> dict[str, Any]:
+def fit_once(number: int, shapes: int, folder: Path) -> dict[str, Any]:
     """Make the number-th fit with all that is asked of it, and return its row of `COLUMNS` but for the minutes."""
     started = time.perf_counter()
-    name, experiment = request(number)
+    name, experiment = request(number, shapes)
     data, _ = experiment.load(number)
     model, method = experiment.configure_model(data), experiment.method(name)
     result = fit(jax.random.key(number), model, data.x_train, data.y_train, method, progress=False)
@@ -193,10 +203,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=60.0, help="how long. Default: %(default)g")
     parser.add_argument("--out", type=Path, default=Path("runs/soak"), help="results. Default: %(default)s")
     parser.add_argument("--publish", type=Path, metavar="FOLDER", help="copy them there, where there is a verdict")
+    parser.add_argument("--shapes", type=int, default=SHAPES, help="shapes of each model. Default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of the moments of killing. Default: %(default)s")
     options = parser.parse_args(arguments)
     if not options.minutes > 0:
         parser.error(f"--minutes {options.minutes:g}: give a number above 0")
+    if options.shapes < 1:
+        parser.error(f"--shapes {options.shapes}: give at least 1")
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
     say = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True).print
@@ -206,7 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     beside = Thread(target=sweeps, args=(out / "sweep", generator, stop, found, say, COMMAND))
     beside.start()
     try:
-        rows = _fits(60 * options.minutes, out, say)
+        rows = _fits(60 * options.minutes, options.shapes, out, say)
     finally:
         stop.set()
         beside.join()
@@ -215,7 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     measured = growth(resident) if len(rows) >= LEAST_FITS else None
     line = None if measured is None else (measured.intercept, measured.slope, measured.standard_error)
     plots.save(memory_curve(np.arange(1, len(rows) + 1), resident, line=line), out / "soak")
-    write_whole(out / "soak.md", page(rows, measured, found, asked=options.minutes))
+    write_whole(out / "soak.md", page(rows, measured, found, asked=options.minutes, shapes=options.shapes))
     say(f"{out / 'soak.md'}: {verdict(measured)}; {same_tables(found)}")
     if options.publish is not None and measured is not None:
         options.publish.mkdir(parents=True, exist_ok=True)
@@ -231,15 +244,16 @@ def verdict(measured: Growth | None) -> str:
     return "too short to tell" if measured is None else "steady" if measured.steady else "growing"
 
 
-def page(rows: Sequence[Mapping[str, Any]], measured: Growth | None, found: Sequence[Sweep], *, asked: float) -> str:
+def page(
+    rows: Sequence[Mapping[str, Any]], measured: Growth | None, found: Sequence[Sweep], *, asked: float, shapes: int
+) -> str:
     """Return soak.md: the verdict, the numbers behind it, and where and with what they were measured."""
     versions = made_with()["versions"]
     took = rows[-1]["minutes"]
     lines = [
         "# Soak",
         "",
-        f"**{verdict(measured)}**: {len(rows):,} fits of new shapes in one process, {took:.1f} minutes; "
-        f"{same_tables(found)}.",
+        f"**{verdict(measured)}**: {len(rows):,} fits in one process, {took:.1f} minutes; {same_tables(found)}.",
         "",
         "![Resident memory after each fit](soak.png)",
         "",
@@ -266,14 +280,14 @@ def page(rows: Sequence[Mapping[str, Any]], measured: Growth | None, found: Sequ
         f"| measured | {time.strftime('%Y-%m-%d')}, on {where()} |",
         f"| with | {', '.join(f'{name} {version}' for name, version in versions.items())} |",
         f"| python | {made_with()['python']}; psutil {importlib.metadata.version('psutil')} |",
-        f"| command | `python -m hmcvi.benchmarks.soak --minutes {asked:g}` |",
+        f"| command | `python -m hmcvi.benchmarks.soak --minutes {asked:g} --shapes {shapes}` |",
         "",
         "Every fit is in soak.csv, every sweep in sweeps.csv.",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _fits(seconds: float, out: Path, say: Any) -> list[dict[str, Any]]:
+def _fits(seconds: float, shapes: int, out: Path, say: Any) -> list[dict[str, Any]]:
     """Fit until the seconds have passed, at least once, and return the rows, each written as soon as it is known."""
     rows: list[dict[str, Any]] = []
     started = time.perf_counter()
@@ -281,7 +295,7 @@ def _fits(seconds: float, out: Path, say: Any) -> list[dict[str, Any]]:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         while not rows or time.perf_counter() - started < seconds:
-            row = fit_once(len(rows), out)
+            row = fit_once(len(rows), shapes, out)
             row["minutes"] = round((time.perf_counter() - started) / 60, 4)
             rows.append(row)
             writer.writerow(row)

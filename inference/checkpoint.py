@@ -80,7 +80,8 @@ class _Run:
     """What all parts of one checkpoint share."""
 
     finished: dict[str, Kept] = field(default_factory=dict)
-    latest: dict[str, Kept] = field(default_factory=dict)
+    begun: dict[str, Kept] = field(default_factory=dict)
+    latest: tuple[str, Callable[[], Kept | None]] | None = None
     identity: Callable[[], dict[str, Any]] = dict
     elapsed: float = 0.0
     began: float = 0.0
@@ -89,6 +90,7 @@ class _Run:
     unsaved: bool = False
     stop: int | None = None
     told: bool = False
+    damaged: bool = False
 
 
 class Checkpoint:
@@ -101,8 +103,9 @@ class Checkpoint:
     unless that is 0, so seldom that it takes a hundredth of the time. It holds a SHA-256 of itself; of a damaged file
     the one before it (`<name>.previous`) takes the place. It stays when the fit is over: `remove` it then.
 
-    Interrupts (Ctrl-C, SIGTERM) that come while a fit with a checkpoint runs are heeded after the compiled call, some
-    two seconds at most: the state is written, and KeyboardInterrupt raised. A second one does not wait.
+    Interrupts (Ctrl-C, SIGTERM) that come while a fit with a checkpoint runs are heeded after the compiled call, of two
+    seconds or one step: the state is written, and KeyboardInterrupt raised. A second one does not wait for that; but
+    Python heeds none while XLA compiles.
 
     Arguments:
         path: the file, whose folder is there; None keeps nothing.
@@ -155,8 +158,8 @@ class Checkpoint:
         Raises:
             CheckpointError: the file is of another request or version, or it and the one before it are damaged.
         """
-        found = self._read()
         self._run = _Run(identity=functools.cache(identity), began=time.perf_counter(), written=time.perf_counter())
+        found = self._read()
         if found is None:
             return
         path, header, stages = found
@@ -169,7 +172,7 @@ class Checkpoint:
             )
         self._run.elapsed = float(header["elapsed"])
         for name, is_finished in header["stages"].items():
-            (self._run.finished if is_finished else self._run.latest)[name] = stages[name]
+            (self._run.finished if is_finished else self._run.begun)[name] = stages[name]
 
     def part(self, name: str) -> Checkpoint:
         """Return the same checkpoint for a part of the fit, whose stages have names of their own."""
@@ -180,7 +183,7 @@ class Checkpoint:
     def saved(self, stage: str) -> Kept | None:
         """Return what this stage of the fit left, whether it was over or not; None where it had not begun."""
         name = self._prefix + stage
-        return self._run.finished.get(name) or self._run.latest.get(name)
+        return self._run.finished.get(name) or self._run.begun.get(name)
 
     def offer(self, stage: str, make: Callable[[], Kept | None]) -> float:
         """Write the file if it is time for it, and return the seconds that it took.
@@ -196,14 +199,12 @@ class Checkpoint:
         if self.path is None:
             return 0.0
         now = time.perf_counter()
-        run.unsaved = True
+        run.latest, run.unsaved = (self._prefix + stage, make), True
+        run.begun.clear()  # it has been gone on from
         wait = max(self.every, run.cost / SHARE) if self.every else 0.0
         if run.stop is None and now - run.written < wait:
             return 0.0
-        kept = make()
-        if kept is not None:
-            run.latest = {self._prefix + stage: kept}
-            self._write(self.path)
+        self._write()
         run.written = time.perf_counter()
         run.cost, run.unsaved = run.written - now, False
         self._heed()
@@ -213,13 +214,14 @@ class Checkpoint:
         """Keep what a stage that is over leaves: it goes into every file from now on."""
         if self.path is not None:
             self._run.finished[self._prefix + stage] = make()
-            self._run.latest = {}
-            self._run.unsaved = True
+            self._run.latest, self._run.unsaved = None, True
 
     def __enter__(self) -> Checkpoint:
         if self.path is not None and threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._handlers[number] = signal.signal(number, self._asked_to_stop)
+                handler = signal.getsignal(number)
+                if handler is not None and handler != signal.SIG_IGN:  # one not of Python's cannot be put back
+                    self._handlers[number] = signal.signal(number, self._asked_to_stop)
         return self
 
     def __exit__(
@@ -228,9 +230,8 @@ class Checkpoint:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers.clear()
-        if kind is None and self._run.stop is not None and self.path is not None:
-            if self._run.finished:
-                self._write(self.path)
+        if kind is None and self._run.stop is not None:
+            self._write()  # what was asked for has come to its end meanwhile
             self._heed()
 
     def _asked_to_stop(self, number: int, frame: FrameType | None) -> None:
@@ -244,9 +245,15 @@ class Checkpoint:
             kept = self.path if self.path is not None and self.path.exists() else None
             raise KeyboardInterrupt("" if kept is None else f"the fit is kept in {kept}: the same call goes on from it")
 
-    def _write(self, path: Path) -> None:
-        run = self._run
-        stages = {**run.finished, **run.latest}
+    def _write(self) -> None:
+        run, path, stages = self._run, self.path, dict(self._run.finished)
+        assert path is not None
+        if run.latest is not None:
+            name, make = run.latest
+            kept = make()
+            if kept is None:
+                return
+            stages[name] = kept
         header = {
             "format": FORMAT,
             "identity": run.identity(),
@@ -261,10 +268,13 @@ class Checkpoint:
             for tree, of in kept.leaves.items()
             for i, leaf in enumerate(of)
         }
+        text = json.dumps(header, default=lambda value: value.item()).encode()  # a number of NumPy's
         buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)
+        np.savez(buffer, allow_pickle=False, header=np.frombuffer(text, np.uint8), **arrays)
         try:
-            write_checked(path, buffer.getbuffer(), self.previous)
+            # a damaged file must not take the place of the sound one before it
+            write_checked(path, buffer.getbuffer(), None if run.damaged else self.previous)
+            run.damaged = False
         except OSError as error:
             if not run.told:
                 self._say(f"{path} cannot be written ({error.strerror}): the fit goes on, and is kept when it can be")
@@ -280,6 +290,7 @@ class Checkpoint:
             except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
                 faults.append((path, error))
                 continue
+            self._run.damaged = bool(faults)
             if faults:
                 self._say(f"{faults[0][0]} is damaged ({faults[0][1]}): the fit goes on from {path}")
             return path, header, stages
@@ -327,12 +338,13 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _as_array(leaf: Any) -> np.ndarray:
-    return np.array(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+    """Return the numbers of a leaf; what is on a device is copied, as a compiled call may take its memory."""
+    return leaf if isinstance(leaf, np.ndarray) else np.array(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
 
 
 def _like(leaf: np.ndarray, template: Any, name: str) -> jax.Array:
     if _is_key(template):
-        return jax.random.wrap_key_data(jnp.asarray(leaf))
+        return jax.random.wrap_key_data(jnp.asarray(leaf), impl=jax.random.key_impl(template))
     wanted = jnp.shape(template), jnp.result_type(template)
     if (leaf.shape, leaf.dtype) != wanted:
         raise CheckpointError(f"its {name} holds {leaf.dtype} {leaf.shape} where {wanted[1]} {wanted[0]} is wanted")

@@ -15,7 +15,7 @@ from .base import FitError, Model
 from .checkpoint import Checkpoint
 from .optimise import Descent, Objective, Optimised
 from .progress import Progress
-from .start import Beginning, starting_point
+from .start import Beginning, InitialValues, starting_point
 from .training import Training
 
 __all__ = ["Problem", "Run", "best_of", "descend", "restart_keys", "signal_fields"]
@@ -82,6 +82,7 @@ def descend(
         FitError: the allowance does not afford one step.
     """
     share = _share(training, len(keys))
+    initial = InitialValues(model, x, y, training.batch_size)
     descent: Descent | None = None
     runs: list[Run] = []
     for place, key in enumerate(keys, 1):
@@ -90,7 +91,7 @@ def descend(
         if len(keys) > 1:
             progress.part(each, place, len(keys))
             inner = checkpoint.part(f"{each} {place}")
-        begin = starting_point(key_init, share, model, x, y, progress, inner)
+        begin = starting_point(key_init, share, model, x, y, initial, progress, inner)
         problem = set_up(begin, key_set_up)
         num_steps = _steps_by_passes(share, begin, len(x), gradients_per_step)
         over = inner.saved("end")

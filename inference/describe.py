@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import json
+import re
 import types
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from numpyro.distributions import Distribution
 
 from .base import Fit, Method
+from .durable import sha256_of
+from .provenance import PACKAGES
 
 __all__ = ["describe", "describe_method"]
 
@@ -26,8 +30,13 @@ def describe(value: Any) -> Any:
     """Return plain data that tell one hyperparameter from another: functions by name and what they hold on to."""
     if isinstance(value, str | int | float | bool | None):
         return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray | jax.Array):
+        return _array(value)
     if isinstance(value, Fit):
-        return {"fit": describe(value.method), "key": np.asarray(jax.random.key_data(value.key)).tolist()}
+        means = {name: _array(loc) for name, loc in (value.location or {}).items()}
+        return {"fit": describe(value.method), "key": _array(value.key), "means": means}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}
         return {"class": type(value).__name__, **fields}
@@ -36,15 +45,49 @@ def describe(value: Any) -> Any:
         return [describe(value.func), *held]
     if isinstance(value, list | tuple):
         return [describe(part) for part in value]
+    if isinstance(value, dict):
+        return {str(name): describe(part) for name, part in value.items()}
     if isinstance(value, types.FunctionType):
         held = [_held(cell) for cell in value.__closure__ or ()]
         name = value.__qualname__
-        if "<" in name:  # made inside another function: one name for all that are
+        # made inside another function there is one name for all that are, and one's own may change under its name
+        if "<" in name or not _is_versioned(value.__module__):
             held += [describe(default) for default in value.__defaults__ or ()]
             held += [{key: describe(default)} for key, default in sorted((value.__kwdefaults__ or {}).items())]
-            name += " " + hashlib.sha256(repr(_instructions(value.__code__)).encode()).hexdigest()[:8]
+            name += " " + _hash(_instructions(value.__code__))
         return [name, *held] if held else name
-    return getattr(value, "__qualname__", repr(value))
+    if isinstance(value, type):
+        own = [] if _is_versioned(value.__module__) else [v for v in vars(value).values() if callable(v)]
+        code = [_instructions(one.__code__) for one in own if isinstance(one, types.FunctionType)]
+        return f"{value.__qualname__} {_hash(code)}" if code else value.__qualname__
+    if hasattr(value, "__qualname__"):
+        return value.__qualname__
+    if isinstance(value, Distribution):
+        leaves, structure = jax.tree.flatten(value)
+        return [_without_addresses(str(structure)), *map(describe, leaves)]
+    if type(value).__repr__ is object.__repr__:  # an address, which is another one in every process
+        return [describe(type(value)), describe(dict(getattr(value, "__dict__", {})))]
+    return _without_addresses(repr(value))
+
+
+def _is_versioned(module: str | None) -> bool:
+    """Return whether a module is of a package whose version tells its code."""
+    return (module or "").partition(".")[0] in PACKAGES
+
+
+def _without_addresses(text: str) -> str:
+    return re.sub(r" at 0x[0-9a-f]+", "", text)
+
+
+def _array(value: Any) -> str:
+    if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        value = jax.random.key_data(value)
+    array = np.ascontiguousarray(value)
+    return f"{array.dtype} {array.shape} {sha256_of(array.data.cast('B') if array.size else b'')[:16]}"
+
+
+def _hash(value: Any) -> str:
+    return sha256_of(repr(value).encode())[:8]
 
 
 def _instructions(code: types.CodeType) -> tuple[Any, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
@@ -92,6 +93,7 @@ def _sync_folder(folder: Path) -> None:
     except OSError:  # Windows opens no folders
         return
     try:
-        os.fsync(opened)
+        with contextlib.suppress(OSError):  # some network file systems sync none
+            os.fsync(opened)
     finally:
         os.close(opened)

@@ -103,7 +103,9 @@ def from_datatree(tree: xr.DataTree, model: Model, x: Any, y: Any, method: Metho
         method=method,
         x=x,
         y=y,
-        key=jax.random.wrap_key_data(jnp.asarray(np.asarray(attributes["key"], np.uint32))),
+        key=jax.random.wrap_key_data(
+            jnp.asarray(np.asarray(attributes["key"], np.uint32)), impl=str(attributes["key_impl"])
+        ),
         draws={str(site): jnp.asarray(posterior[site].values) for site in posterior.data_vars},
         stats={str(name): stats[name].values for name in stats},
         location=_moments(tree, "location"),
@@ -206,6 +208,7 @@ def _attributes(fit: Fit) -> dict[str, Any]:
         "run_seconds": fit.run_seconds,
         "chain_method": fit.chain_method or "not applicable",
         "key": np.asarray(jax.random.key_data(fit.key)),
+        "key_impl": str(jax.random.key_impl(fit.key)),
     }
 
 

@@ -20,7 +20,7 @@ from .optimise import Optimised
 from .progress import Progress
 from .training import FanIn, Training
 
-__all__ = ["Beginning", "all_finite", "initial_values", "run_once", "starting_point"]
+__all__ = ["Beginning", "InitialValues", "all_finite", "run_once", "starting_point"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ def starting_point(
     model: Model,
     x: jax.Array,
     y: jax.Array,
+    initial: InitialValues,
     progress: Progress,
     checkpoint: Checkpoint,
 ) -> Beginning:
@@ -72,17 +73,16 @@ def starting_point(
         model: the model as the user gave it.
         x: inputs (row, feature...).
         y: targets (row,).
+        initial: draws values from the prior.
         progress: told about a fit that is made first.
         checkpoint: keeps that fit while it runs.
 
     Raises:
         ValueError: a fit to start from has no means, or sites of other names or shapes.
     """
-    batch_model, batch_size = minibatches(model, x, y, training.batch_size)
-    x_batch, y_batch = x[:batch_size], y[:batch_size]
-    values, start, made = initial_values(key, batch_model, x_batch, y_batch), training.start, None
+    values, start, made = initial(key), training.start, None
     if isinstance(start, FanIn):
-        _, layers = latent_sites(batch_model, x_batch, y_batch)
+        _, layers = latent_sites(initial.model, initial.x, initial.y)
         values = _as_networks_start(key, values, layers, start.gain)
     elif start is not None:
         if not isinstance(start, Fit):
@@ -94,7 +94,7 @@ def starting_point(
                 kept = made if made.losses is not None and len(made.losses) else None
                 raise FitError(f"the fit to start from: {made.failure}", kept)
         values = _means(start, values)
-    return Beginning(batch_model, batch_size, values, made)
+    return Beginning(initial.model, initial.batch_size, values, made)
 
 
 def _within_half(start: Any, training: Training) -> Any:
@@ -119,37 +119,60 @@ def _means(start: Fit, values: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     return {name: jnp.asarray(start.location[name]) for name in values}
 
 
-def initial_values(key: jax.Array, model: Model, x: jax.Array, y: jax.Array) -> dict[str, jax.Array]:
-    """Return one draw of each latent site from its prior, in the unconstrained space, with a finite log joint.
+class InitialValues:
+    """One draw of each latent site from its prior, in the unconstrained space, with a finite log joint.
 
     The variational methods all start their means here unless told otherwise: with fan-in scaled priors this is the
     usual random initialisation of a network, where NumPyro's default (uniform on (−2, 2) for every weight)
-    saturates it.
+    saturates it. One program, compiled at the first call, serves every key.
+
+    Arguments:
+        model: the model as the user gave it.
+        x: inputs (row, feature...).
+        y: targets (row,).
+        batch_size: rows in a minibatch, as `minibatches` takes them.
     """
 
-    def begin(key: jax.Array, x: jax.Array, y: jax.Array) -> Any:
-        arguments = (as_floats(x), y)
-        return initialize_model(key, model, init_strategy=init_to_sample, model_args=arguments).param_info
+    def __init__(self, model: Model, x: jax.Array, y: jax.Array, batch_size: int | None):
+        self.model, self.batch_size = minibatches(model, x, y, batch_size)
+        self.x, self.y = x[: self.batch_size], y[: self.batch_size]
+        self._compiled: Callable[..., Any] | None = None
 
-    sites, _ = latent_sites(model, x, y)
-    with numpyro.validation_enabled(False):
-        found = run_once(begin, key, x, y)
-        if not all_finite(found.potential_energy, found.z_grad):
-            found = begin(key, x, y)  # op by op, NumPyro says what is wrong
-    return {name: found.z[name] for name in sites}
+    def __call__(self, key: jax.Array) -> dict[str, jax.Array]:
+        """Return values by site."""
+        sites, _ = latent_sites(self.model, self.x, self.y)
+        with numpyro.validation_enabled(False):
+            if self._compiled is None:
+                self._compiled = jax.jit(self._draw).lower(key, self.x, self.y).compile()
+            found = self._compiled(key, self.x, self.y)
+            if not all_finite(found.potential_energy, found.z_grad):
+                found = self._draw(key, self.x, self.y)  # op by op, NumPyro says what is wrong
+        return {name: found.z[name] for name in sites}
+
+    def _draw(self, key: jax.Array, x: jax.Array, y: jax.Array) -> Any:
+        arguments = (as_floats(x), y)
+        return initialize_model(key, self.model, init_strategy=init_to_sample, model_args=arguments).param_info
 
 
 def run_once(function: Callable[..., Any], *arguments: jax.Array) -> Any:
     """Return what a function gives, as one program that goes when it has run.
 
-    Run op by op, each loop in it would stay in JAX's caches for good, as a new program with every call.
+    Run op by op, each loop in it would stay in JAX's caches for good, as a new program with every call. Within another
+    program it is a part of that.
     """
+    if is_traced(arguments):
+        return function(*arguments)
     return jax.jit(function).lower(*arguments).compile()(*arguments)
 
 
+def is_traced(tree: Any) -> bool:
+    """Return whether numbers of this tree are yet to be computed by a program in the making."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+
 def all_finite(*trees: Any) -> bool:
-    """Return whether every number of these trees is finite."""
-    return all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(trees))
+    """Return whether every number of these trees is finite, as far as numbers are known yet."""
+    return is_traced(trees) or all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(trees))
 
 
 def _as_networks_start(

@@ -30,7 +30,7 @@ from .density import normal_log_density, unconstrain
 from .descend import Problem, best_of, descend, restart_keys
 from .flow import AutoFlow
 from .progress import Progress
-from .start import Beginning
+from .start import Beginning, run_once
 from .training import Training, check_memory, check_variational
 
 __all__ = ["SVI"]
@@ -125,7 +125,11 @@ class SVI(Training):
         best, outcome = best_of(runs)
         svi = best.problem.made
         fitted, guide = svi.constrain_fn(best.result.params), svi.guide
-        drawn = guide.sample_posterior(best.key_draws, fitted, sample_shape=(self.num_draws,))
+        drawn = run_once(
+            lambda key, fitted: guide.sample_posterior(key, fitted, sample_shape=(self.num_draws,)),
+            best.key_draws,
+            fitted,
+        )
         draws = {name: drawn[name] for name in sites}
         location = scale = log_q = None
         if self.guide is AutoNormal:

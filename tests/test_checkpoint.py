@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import signal
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 import pytest
 
 from hmcvi.inference import (
@@ -29,6 +33,7 @@ from hmcvi.inference import (
     identity,
 )
 from hmcvi.inference.checkpoint import Kept
+from hmcvi.inference.describe import describe
 from hmcvi.models import mlp
 
 X = np.random.default_rng(0).normal(size=(150, 2)).astype(np.float32)
@@ -159,9 +164,6 @@ def test_a_checkpoint_of_another_fit_is_refused_and_kept(
 
 
 def test_the_same_model_has_the_same_program_in_another_process(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
     code = (
         "import jax, numpy as np\nfrom functools import partial\nfrom hmcvi.inference.identity import _program\n"
         "from hmcvi.models import cnn, gp, mlp\n"
@@ -175,6 +177,62 @@ def test_the_same_model_has_the_same_program_in_another_process(tmp_path: Path) 
     }
     assert len(said) == 1
     assert len(set(said.pop().split())) == 3
+
+
+def test_counts_of_numpy_and_keys_of_another_kind_are_kept_too(tmp_path: Path) -> None:
+    key, path = jax.random.key(0, impl="rbg"), tmp_path / "fit"
+    method = NUTS(num_warmup=np.int64(20), num_draws=np.int64(20), num_chains=2)
+    first = fit(key, MODEL, X, Y, method, checkpoint=Checkpoint(path, every=0))
+    plain = NUTS(num_warmup=20, num_draws=20, num_chains=2)
+    assert bytes_of(fit(key, MODEL, X, Y, plain, checkpoint=path)) == bytes_of(first)
+    with pytest.raises(CheckpointError, match="its key is"):
+        fit(jax.random.key(0, impl="unsafe_rbg"), MODEL, X, Y, plain, checkpoint=path)
+
+
+def noisy_line(x: Any, y: Any = None, *, num_rows: int | None = None, prior: Any = None, factor: Any = None) -> None:
+    weights = numpyro.sample("w", prior.expand([x.shape[1]]).to_event(1))
+    with numpyro.plate("data", num_rows or len(x), subsample_size=len(x)):
+        numpyro.sample("y", dist.Normal(x @ factor(weights), 1.0), obs=y)
+
+
+def identities() -> list[str]:
+    """Of models that differ in a prior, and in what a compiled helper holds on to."""
+    factors = [jax.jit(lambda w, c=c: w * c) for c in (jnp.ones(2), jnp.zeros(2))]
+    models = [
+        partial(noisy_line, prior=dist.Normal(0.0, scale), factor=factor) for scale in (1.0, 2.0) for factor in factors
+    ]
+    x = jnp.ones((3, 2))
+    found = [identity.identity_of(KEY, model, x, jnp.ones(3), MAP(num_steps=300)) for model in models]
+    return [json.dumps(one, sort_keys=True) for one in found]
+
+
+def test_an_identity_tells_models_apart_and_is_the_same_in_another_process() -> None:
+    code = "import tests.test_checkpoint as t; print(*t.identities(), sep='\\n')"
+    here = identities()
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert len(set(here)) == 4
+    assert done.stdout.splitlines() == here
+
+
+def slow(step: Any) -> Any:
+    return 1e-3
+
+
+def fast(step: Any) -> Any:
+    return 1e-2
+
+
+def test_a_schedule_that_was_edited_is_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = describe(MAP(num_steps=300, learning_rate=slow))
+    monkeypatch.setattr(slow, "__code__", fast.__code__)
+    assert describe(MAP(num_steps=300, learning_rate=slow)) != before
+
+
+def test_another_fit_to_start_from_is_another_start() -> None:
+    starts = [fit(KEY, MODEL, x, Y, MAP(num_steps=300)) for x in (X, X + 1)]
+    first, second = (describe(SVI(num_steps=300, start=start)) for start in starts)
+    assert first != second
 
 
 def kept(step: int) -> Kept:
@@ -225,6 +283,18 @@ def test_of_a_damaged_checkpoint_the_one_before_takes_the_place(tmp_path: Path) 
         assert step == 1
         assert "fit is damaged" in said[0]
         assert str(path) in said[0]
+
+
+def test_a_damaged_checkpoint_does_not_take_the_place_of_the_sound_one(tmp_path: Path) -> None:
+    path = tmp_path / "fit"
+    write(path, 1, 2)
+    path.write_bytes(b"damaged")
+    checkpoint = Checkpoint(path, every=0, say=lambda sentence: None)
+    checkpoint.begin(dict)
+    checkpoint.offer("steps", partial(kept, 3))
+    assert read(path) == (3, [])
+    path.write_bytes(b"damaged")
+    assert read(path)[0] == 1
 
 
 def test_where_both_are_damaged_the_file_is_named(tmp_path: Path) -> None:
@@ -316,6 +386,38 @@ def test_an_interrupt_is_heeded_after_the_compiled_call(number: signal.Signals, 
         fit(KEY, MODEL, X, Y, method, checkpoint=Interrupted(path))
     assert signal.getsignal(number) == before
     assert bytes_of(fit(KEY, MODEL, X, Y, method, checkpoint=path)) == bytes_of(fit(KEY, MODEL, X, Y, method))
+
+
+@pytest.mark.parametrize("name", ["nuts", "svi"])
+def test_an_interrupt_after_the_last_call_keeps_what_was_drawn(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, method = tmp_path / "fit", METHODS[name]
+    whole = fit(KEY, MODEL, X, Y, method)
+    real = type(method).fit
+
+    def interrupted(self: Any, *arguments: Any) -> Fit:
+        result = real(self, *arguments)
+        signal.raise_signal(signal.SIGINT)
+        return result
+
+    monkeypatch.setattr(type(method), "fit", interrupted)
+    with pytest.raises(KeyboardInterrupt, match="the fit is kept in"):
+        fit(KEY, MODEL, X, Y, method, checkpoint=path)
+    monkeypatch.setattr(type(method), "fit", real)
+    monkeypatch.setattr("hmcvi.inference.optimise.Descent.run", None)  # no step, no draw is made again
+    monkeypatch.setattr("hmcvi.inference.chains.Sampler._detail", None)
+    assert bytes_of(fit(KEY, MODEL, X, Y, method, checkpoint=path)) == bytes_of(whole)
+
+
+def test_an_interrupt_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Checkpoint(tmp_path / "fit"):
+            assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_fit_that_fails_leaves_no_checkpoint_to_fail_from_again(tmp_path: Path) -> None:

@@ -196,6 +196,14 @@ def test_what_no_option_of_wine_changes_is_compared_as_well(field: str, tmp_path
         join_runs(folders)
 
 
+def test_a_manifest_of_other_seeds_contradicts_its_run(tmp_path: Path) -> None:
+    """As where a manifest was copied between runs: its hashes would be taken for those of the run's rows."""
+    folder = write_run(tmp_path / "a", SVI)
+    change(folder, "manifest.json", "data_hash", to={"3": "0123"})
+    with pytest.raises(UsageError, match=r"manifest.json has data of seeds \[3\] where the run has \[0\]"):
+        read_finished(folder)
+
+
 def test_files_of_one_name_are_compared_by_path_where_no_seed_is_shared(tmp_path: Path) -> None:
     folders = [write_run(tmp_path / "a", SVI), write_run(tmp_path / "b", SVI, seeds=(1,))]
     change(folders[1], "config.json", "data", to="elsewhere/wine")

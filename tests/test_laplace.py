@@ -85,6 +85,15 @@ def test_negative_curvature_of_the_likelihood_is_cut_and_the_priors_kept():
     np.testing.assert_allclose(curvature(prior + likelihood, prior), expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_hessian_that_is_not_finite_is_refused(value):
+    """Of the likelihood or of the prior: an eigendecomposition of NaN would raise in its own words, or not end."""
+    whole, broken = np.eye(2), np.array([[1.0, value], [value, 1.0]])
+    for joint, prior in ((broken, whole), (whole, broken)):
+        with pytest.raises(FitError, match="the Hessian at the mode is not finite: take svi, or look at the prior"):
+            curvature(joint, prior)
+
+
 def test_a_network_has_a_laplace_approximation_and_a_positive_site_is_gaussian_in_its_logarithm():
     result = fit(KEY, partial(mlp, widths=(4,), likelihood="normal"), X, Y, Laplace(num_steps=1000, num_draws=2000))
     noise = np.asarray(result.draws["noise_scale"])[0]

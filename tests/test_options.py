@@ -127,6 +127,8 @@ BAD = [
     ),
     (SVI, "optimizer=adam:0.9", "--it optimizer=adam:0.9: adam takes no momentum: give optimizer=adam"),
     (SVI, "optimizer=sgd:much", "--it optimizer=sgd:much: wanted a number"),
+    (SVI, "start=map:", "--it start=map:: nothing follows the colon: give map, or an argument too"),
+    (SVI, "optimizer=sgd:", "--it optimizer=sgd:: nothing follows the colon: give sgd, or an argument too"),
     (SVI, "start=zero", "--it start=zero: unknown start 'zero': give one of prior, fan_in, map"),
     (SVI, "start=prior:1", "--it start=prior:1: prior takes no argument: give start=prior"),
     (SVI, "start=fan_in:big", "--it start=fan_in:big: wanted a number"),

@@ -68,13 +68,14 @@ def test_too_few_fits_have_no_verdict():
 # --- what is fitted
 
 
-def test_fits_take_turns_and_meet_new_shapes():
-    made = [soak.request(number) for number in range(60)]
+def test_fits_take_turns_and_shapes_come_again():
+    made = [soak.request(number, 3) for number in range(90)]
     assert [name for name, _ in made[:5]] == ["nuts", "svi", "bbb", "map", "laplace"]
-    assert [one.model for _, one in made[::5]] == ["mlp", "gp", "cnn"] * 4
-    shapes = {(one.model, one.rows, one.test_rows, one.options["model"]) for _, one in made}
-    assert len(shapes) > 55
-    assert made[7] == soak.request(7)
+    assert [one.model for _, one in made[::5]] == ["mlp", "gp", "cnn"] * 6
+    shapes = [(one.model, one.rows, one.test_rows, one.options["model"]) for _, one in made]
+    assert len(set(shapes)) == 9
+    assert shapes[:45] == shapes[45:]
+    assert made[7][1].seeds != made[52][1].seeds  # the data and the key are others
 
 
 # --- a sweep that is killed
@@ -175,7 +176,9 @@ def test_the_sweep_is_a_command_that_hmcvi_takes():
 
 
 def test_a_soak_of_a_moment_leaves_its_curve_figure_and_page(tmp_path, monkeypatch, script, capsys):
-    monkeypatch.setattr(soak, "request", lambda number: quick_request(3))  # MAP on the MLP: the quickest to compile
+    monkeypatch.setattr(
+        soak, "request", lambda number, shapes: quick_request(3)
+    )  # MAP on the MLP: the quickest to compile
     monkeypatch.setattr(soak, "COMMAND", script(SWEEP))
     assert soak.main(["--minutes", "0.02", "--out", str(tmp_path / "out"), "--publish", str(tmp_path / "kept")]) == 0
     out = tmp_path / "out"
@@ -185,7 +188,7 @@ def test_a_soak_of_a_moment_leaves_its_curve_figure_and_page(tmp_path, monkeypat
     assert all(float(row["resident_mib"]) > 100 for row in rows)
     assert {"sweeps.csv", "soak.md", "soak.png", "soak.svg"} <= {path.name for path in out.iterdir()}
     written = (out / "soak.md").read_text()
-    assert f"**too short to tell**: {len(rows)} fits of new shapes in one process" in written
+    assert f"**too short to tell**: {len(rows)} fits in one process" in written
     assert re.search(r"\| with \| hmcvi \S+, jax \S+", written)
     assert not (tmp_path / "kept").exists()  # nothing is published without a verdict
     assert "are too few for a verdict" in capsys.readouterr().err
@@ -201,8 +204,8 @@ def sweep_of(**changed):
 def test_the_page_says_what_was_found():
     rows = [{"minutes": 60.0}] * 400
     measured = soak.growth(noisy(400, 25.0))
-    written = soak.page(rows, measured, [sweep_of(), sweep_of(kills=5, peak_mib=900.0)], asked=60)
-    assert "**growing**: 400 fits of new shapes in one process, 60.0 minutes" in written
+    written = soak.page(rows, measured, [sweep_of(), sweep_of(kills=5, peak_mib=900.0)], asked=60, shapes=4)
+    assert "**growing**: 400 fits in one process, 60.0 minutes" in written
     assert "2 sweeps, killed 7 times, ended with the same tables" in written
     assert f"| {measured.slope:.2f} ± {measured.standard_error:.2f} MiB per 100 fits |" in written
     assert "| largest memory of a sweep's process | 900 MiB |" in written
@@ -223,7 +226,7 @@ def test_the_status_is_0_where_memory_and_tables_are_sound(tmp_path, monkeypatch
         for place, level in enumerate(resident)
     ]
 
-    def write(seconds, out, say):
+    def write(seconds, shapes, out, say):
         (out / "soak.csv").write_text("fit\n")
         return rows
 
@@ -237,11 +240,18 @@ def test_the_status_is_0_where_memory_and_tables_are_sound(tmp_path, monkeypatch
     ]
 
 
-def test_no_minutes_are_refused(capsys):
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--minutes", "0"], "--minutes 0: give a number above 0"),
+        (["--shapes", "0"], "--shapes 0: give at least 1"),
+    ],
+)
+def test_no_minutes_and_no_shapes_are_refused(arguments, sentence, capsys):
     with pytest.raises(SystemExit) as stopped:
-        soak.main(["--minutes", "0"])
+        soak.main(arguments)
     assert stopped.value.code == 2
-    assert "--minutes 0: give a number above 0" in capsys.readouterr().err
+    assert sentence in capsys.readouterr().err
 
 
 # --- the figure

@@ -122,6 +122,14 @@ NUM_QUANTITIES = 27
 """Numbers judged in all: each may fail one seed in 2,700, so that all pass with 99 seeds of 100."""
 
 
+def test_simulations_are_one_program() -> None:
+    """Two of them: the validation, which takes minutes, is no place to find out that they no longer compile."""
+    it = CASES["mlp, regression"]
+    small = NUTS(num_warmup=5, max_tree_depth=2)
+    found = nuts_ranks(jax.random.key(0), it.model, it.x, it.quantities, num_simulations=2, thin=1, method=small)
+    assert all(ranks.ranks.shape == (2,) for ranks in found.values())
+
+
 @pytest.mark.validate
 @pytest.mark.parametrize("name", CASES)
 def test_ranks_of_nuts_are_uniform(name, record) -> None:

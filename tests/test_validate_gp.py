@@ -73,4 +73,4 @@ def test_marginal_likelihood_and_predictions_are_those_of_a_dense_solve(kernel, 
         sds.append(np.abs(scale / sd - 1).max())
     what = ("log marginal likelihood, relative error", "predictive mean, error in sds", "predictive sd, relative error")
     for name, errors in zip(what, (likelihoods, means, sds), strict=True):
-        record(CHECK, f"{kernel}, {name}", max(errors), high=LIMIT)
+        record(CHECK, f"{kernel}, {name}", np.max(errors), high=LIMIT)

@@ -166,5 +166,5 @@ def test_a_mutation_fails_a_test(name: str, copy: Path, record) -> None:
         path.write_text(source)
     # A test failed by its own assertion: not the collection, not a fixture, not the mutation's syntax.
     assert " error" not in done.stdout.splitlines()[-1], done.stdout[-3000:]
-    number = re.search(r"(\d+) failed", done.stdout)
+    number = re.search(r"(\d+) failed", done.stdout.splitlines()[-1])
     record(CHECK, f"{name}: failed tests", int(number[1]) if number else 0, low=0.5)

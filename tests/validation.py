@@ -133,6 +133,7 @@ def _markdown(rows: list[Row], failed: list[str], made: str) -> str:
     judged = [row for row in rows if row.judged]
     wrong = [row for row in judged if not row.passed]
     verdict = "all within their limits" if not wrong else f"{len(wrong)} out of their limits, marked **no**"
+    verdict += f", and {len(failed)} tests failed" if failed else ""
     lines = [
         "# Statistical checks: what `make validate` found",
         "",
