@@ -55,7 +55,8 @@ def read_summed(path: Path) -> bytes:
     known = _sums(path.parent).get(path.name)
     if known is None:
         raise UsageError(
-            f"{path} has no checksum in {NAME}, as versions before wrote none: run its command again in a new folder"
+            f"{path} has no checksum in {NAME}, which was lost, or not written yet by an older version: run its "
+            "command again in a new folder"
         )
     if sha256_of(content) not in known:
         raise UsageError(f"{path} is damaged, or {NAME} is: its checksum is not the one written; run its command again")

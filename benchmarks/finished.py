@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from . import ood
-from .checksums import read_json, refuse_links
+from .checksums import read_json
 from .evaluate import REFERENCE
 from .options import UsageError
 from .table import read_run
@@ -83,7 +83,6 @@ def read_finished(folder: Path) -> FinishedRun:
         UsageError: the folder holds no finished run, its files are damaged or disagree, or its methods are after
             posteriors of different temperatures.
     """
-    refuse_links(folder)
     table, summary = read_run(folder)
     request, manifest = (_read_json(folder / name) for name in ("config.json", "manifest.json"))
     if isinstance(manifest, dict) and "model" not in manifest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from .datasets import Dataset
 from .exclusive import alone_in
 from .experiment import Experiment
 from .options import UsageError
+from .repeat import is_of_arrays, repeat_command
 
 __all__ = ["RunFolder", "data_stem", "default_folder"]
 
@@ -65,6 +67,10 @@ class RunFolder:
     def __init__(self, path: Path, experiment: Experiment, *, checkpoint_seconds: float = 30.0):
         self.path = path
         self._every = checkpoint_seconds
+        configuration = experiment.configuration()
+        out = [] if path == default_folder(experiment) else ["--out", str(path)]
+        command = " ".join([repeat_command(configuration), *map(shlex.quote, out)])
+        self._command = "" if is_of_arrays(configuration) else f": {command}"
         self._number_of_fits = len(experiment.seeds) * len(experiment.asked)
         with alone_in(self.path):
             self._claim(experiment)
@@ -100,7 +106,7 @@ class RunFolder:
         (self.path / INCOMPLETE).unlink(missing_ok=True)
 
     def _mark(self, kept: str = "") -> None:
-        write_whole(self.path / INCOMPLETE, f"{self._so_far()}{kept}. The same command goes on.\n")
+        write_whole(self.path / INCOMPLETE, f"{self._so_far()}{kept}. The same command goes on{self._command}.\n")
 
     def _so_far(self) -> str:
         return f"{self.path} is incomplete: {self._count_fits()} of {self._number_of_fits} fits are finished"
@@ -118,7 +124,7 @@ class RunFolder:
             found = checksums.read_json(file)
         except FileNotFoundError:
             names = {path.name for path in self.path.iterdir() if not path.name.startswith(".")}
-            if names and not names & {checksums.NAME, INCOMPLETE}:
+            if names and not names & {checksums.NAME, INCOMPLETE, "fits"}:
                 raise UsageError(
                     f"{self.path} is there and is no run folder: give an --out folder that is new or empty"
                 ) from None
@@ -129,8 +135,9 @@ class RunFolder:
                 raise UsageError(f"{self.path} cannot be written ({error.strerror}): give another --out") from error
             return
         except UsageError as error:
-            again = ", or delete that file: each fit is checked by itself"
-            raise UsageError(f"{error}{again if (self.path / checksums.NAME).exists() else ''}") from error
+            if not (self.path / "fits").is_dir():
+                raise UsageError(f"{self.path} is there and is no run folder: give another --out folder") from error
+            raise UsageError(f"{error}, or delete {file}: then each fit is checked by itself") from error
         if found != wanted:
             differs = [key for key in wanted if not isinstance(found, dict) or found.get(key) != wanted[key]]
             field = differs[0] if differs else "its list of fields"
@@ -152,7 +159,7 @@ class RunFolder:
             seed: the seed.
             say: told what is out of the ordinary.
         """
-        return Checkpoint(self._fit_file(label, seed).with_suffix(".checkpoint"), self._every, say)
+        return Checkpoint(self._fit_file(label, seed).with_suffix(".checkpoint"), self._every, say, keeps_end=False)
 
     def load_fit(self, label: str, seed: int, model: Model, data: Dataset, method: Method) -> Fit | None:
         """Return the fit that an earlier run of the same command finished here, or None.
@@ -165,6 +172,9 @@ class RunFolder:
             return None
         try:
             tree = load_datatree(file)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        try:
             for name, value in _made_of(model, seed, data).items():
                 if name == "data_hash" and tree.attrs.get(name) != value:
                     raise ValueError("the data have changed since it was made")
@@ -182,6 +192,8 @@ class RunFolder:
         )
         tree.attrs |= _made_of(fit.model, seed, data)
         save_datatree(tree, self._fit_file(label, seed))
+        if (self.path / INCOMPLETE).exists():
+            self._mark()
 
     def save_failed(self, fit: Fit, label: str, seed: int, data: Dataset) -> str:
         """Write the last finite state of a fit that failed beside the fits, and return a sentence that says so."""
@@ -229,8 +241,8 @@ class RunFolder:
 def _made_of(model: Model, seed: int, data: Dataset) -> dict[str, Any]:
     """Return what a saved fit must agree in with the one that is asked for, besides its method."""
     return {
+        "seed": seed,
         "data_hash": data.data_hash,
         "made_with": json.dumps(made_with()),
-        "seed": seed,
         "model": json.dumps(describe(model)),
     }

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .checksums import INCOMPLETE, read_json, read_summed
+from .checksums import INCOMPLETE, read_json, read_summed, refuse_links
 from .evaluate import POSTERIOR_MEAN, REFERENCE
 from .loo import BAD_ROWS, ELPD, TRAINING_ROWS
 from .moments import MEANS, SDS
@@ -313,8 +313,11 @@ def read_run(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         UsageError: the folder holds no finished run, or its files are damaged.
     """
     try:
+        refuse_links(folder)
         if (folder / INCOMPLETE).exists():
-            raise UsageError(f"{folder} is incomplete: the command that began it goes on with it")
+            raise UsageError(
+                f"{folder} is incomplete: the command that began it, which {INCOMPLETE} holds, goes on with it"
+            )
         table = pd.read_csv(io.BytesIO(read_summed(folder / "table.csv")))
         summary = read_json(folder / "summary.json")
     except FileNotFoundError as error:

@@ -112,6 +112,7 @@ class Checkpoint:
         every: seconds between two times it is written at least; 0 writes after every compiled call.
         say: told, in a sentence, that an older checkpoint was used, or that one cannot be written (the fit then goes
             on without); warns by default.
+        keeps_end: whether the file is written when the fit is over too, so that the same call again makes no draw.
     """
 
     def __init__(
@@ -119,11 +120,13 @@ class Checkpoint:
         path: str | os.PathLike[str] | None = None,
         every: float = SECONDS,
         say: Callable[[str], None] | None = None,
+        keeps_end: bool = True,
     ) -> None:
         if not every >= 0:
             raise ValueError(f"Checkpoint got every={every}: give a number of seconds of at least 0")
         self.path = None if path is None else Path(path)
         self.every = float(every)
+        self._keeps_end = keeps_end
         self._say = say or (lambda sentence: warnings.warn(sentence, stacklevel=3))
         self._prefix = ""
         self._run = _Run()
@@ -159,6 +162,7 @@ class Checkpoint:
             CheckpointError: the file is of another request or version, or it and the one before it are damaged.
         """
         self._run = _Run(identity=functools.cache(identity), began=time.perf_counter(), written=time.perf_counter())
+        self._check_place()
         found = self._read()
         if found is None:
             return
@@ -166,13 +170,23 @@ class Checkpoint:
         differs = _difference(header["identity"], json.loads(json.dumps(self._run.identity())))
         if differs is not None:
             name, there, here = differs
-            raise CheckpointError(
-                f"{path} is of another fit: its {name} is {_short(there)} and {_short(here)} was asked for; "
-                "delete it, or keep this fit in another file"
-            )
+            what = f"its {name} is {_short(there)} and {_short(here)} was asked for"
+            if name == "model.program":
+                what = f"its {name} is another: the model's code has changed, or what it holds on to"
+            raise CheckpointError(f"{path} is of another fit: {what}; delete it, or keep this fit in another file")
         self._run.elapsed = float(header["elapsed"])
         for name, is_finished in header["stages"].items():
             (self._run.finished if is_finished else self._run.begun)[name] = stages[name]
+
+    def _check_place(self) -> None:
+        if self.path is None:
+            return
+        if self.path.is_dir():
+            raise CheckpointError(f"{self.path} is a folder: give a file to keep the fit in")
+        if not (self.path.parent.is_dir() and os.access(self.path.parent, os.W_OK)):
+            raise CheckpointError(
+                f"{self.path.parent} is no folder that can be written: make it first, or give another"
+            )
 
     def part(self, name: str) -> Checkpoint:
         """Return the same checkpoint for a part of the fit, whose stages have names of their own."""
@@ -230,8 +244,9 @@ class Checkpoint:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers.clear()
-        if kind is None and self._run.stop is not None:
-            self._write()  # what was asked for has come to its end meanwhile
+        if kind is None and self.path is not None:
+            if self._run.unsaved and (self._keeps_end or self._run.stop is not None):
+                self._write()
             self._heed()
 
     def _asked_to_stop(self, number: int, frame: FrameType | None) -> None:
@@ -243,7 +258,7 @@ class Checkpoint:
     def _heed(self) -> None:
         if self._run.stop is not None:
             kept = self.path if self.path is not None and self.path.exists() else None
-            raise KeyboardInterrupt("" if kept is None else f"the fit is kept in {kept}: the same call goes on from it")
+            raise KeyboardInterrupt("" if kept is None else f"the fit is kept in {kept}")
 
     def _write(self) -> None:
         run, path, stages = self._run, self.path, dict(self._run.finished)
@@ -295,8 +310,11 @@ class Checkpoint:
                 self._say(f"{faults[0][0]} is damaged ({faults[0][1]}): the fit goes on from {path}")
             return path, header, stages
         if faults:
-            path, reason = faults[0]
-            raise CheckpointError(f"{path} is damaged ({reason}): delete it, and the fit begins anew") from reason
+            names, reason = " and ".join(str(path) for path, _ in faults), faults[0][1]
+            raise CheckpointError(
+                f"damaged, or no checkpoint: {names} ({reason}); delete what is named, and the fit begins anew, or give "
+                "another file"
+            ) from reason
         return None
 
 

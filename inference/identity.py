@@ -24,9 +24,9 @@ def identity_of(key: jax.Array, model: Model, x: jax.Array, y: jax.Array, method
     }
     return {
         "method": describe(method),
-        "model": {"function": describe(model), "program": _program(model, x, y)},
         "data": data,
         "key": [*np.asarray(jax.random.key_data(key)).tolist(), str(jax.random.key_impl(key))],
+        "model": {"function": describe(model), "program": _program(model, x, y)},
         **made_with(),
         "number of devices": jax.local_device_count(),
     }
