@@ -67,7 +67,7 @@ class RunFolder:
     def __init__(self, path: Path, experiment: Experiment, *, checkpoint_seconds: float = 30.0):
         self.path = path
         self._every = checkpoint_seconds
-        configuration = experiment.configuration()
+        configuration = _as_json(experiment.configuration())
         out = [] if path == default_folder(experiment) else ["--out", str(path)]
         command = " ".join([repeat_command(configuration), *map(shlex.quote, out)])
         self._command = "" if is_of_arrays(configuration) else f": {command}"
@@ -117,7 +117,7 @@ class RunFolder:
         return sum(re.fullmatch(r"[^@]+-seed\d+", path.stem) is not None for path in fits)
 
     def _claim(self, experiment: Experiment) -> None:
-        wanted = json.loads(json.dumps(experiment.configuration()))
+        wanted = _as_json(experiment.configuration())
         refuse_links(self.path)
         file = self.path / "config.json"
         try:
@@ -236,6 +236,11 @@ class RunFolder:
 
     def _fit_file(self, label: str, seed: int) -> Path:
         return self.path / "fits" / f"{label}-seed{seed}.nc"
+
+
+def _as_json(value: Any) -> Any:
+    """Return plain data as they come back from a JSON file."""
+    return json.loads(json.dumps(value))
 
 
 def _made_of(model: Model, seed: int, data: Dataset) -> dict[str, Any]:

@@ -312,8 +312,8 @@ class Checkpoint:
         if faults:
             names, reason = " and ".join(str(path) for path, _ in faults), faults[0][1]
             raise CheckpointError(
-                f"damaged, or no checkpoint: {names} ({reason}); delete what is named, and the fit begins anew, or give "
-                "another file"
+                f"damaged, or no checkpoint: {names} ({reason}); delete what is named, and the fit begins anew, or "
+                "give another file"
             ) from reason
         return None
 

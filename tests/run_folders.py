@@ -85,6 +85,7 @@ def write_run(
     )
     settings = {name: json.loads(describe_method(experiment.method(name))) for name in values}
     run.write_manifest(experiment, data, {name: {"settings": of_method} for name, of_method in settings.items()})
+    run.complete()
     return folder
 
 

@@ -158,13 +158,8 @@ def test_a_run_is_marked_until_it_is_complete(tmp_path: Path, capsys: pytest.Cap
         folder.held(),
     ):
         raise KeyboardInterrupt("at draw 3")
-    assert (
-        (folder.path / "INCOMPLETE")
-        .read_text()
-        .endswith(
-            f"at draw 3. The same command goes on: hmcvi compare --data wine --methods svi --ood --out {folder.path}.\n"
-        )
-    )
+    command = f"hmcvi compare --data wine --methods svi --ood --out {folder.path}"
+    assert (folder.path / "INCOMPLETE").read_text().endswith(f"at draw 3. The same command goes on: {command}.\n")
     assert cli.main(["table", str(folder.path)]) == 2
     assert "is incomplete: the command that began it, which INCOMPLETE holds, goes on" in capsys.readouterr().err
     with folder.held():
