@@ -180,15 +180,15 @@ def reproduce(
         chosen = [_for_tuning(target, settings, quick=quick) for target in chosen]
     elif settings:
         raise UsageError("settings are given with --tune only: a target's own are part of its claim")
-    console = Console(width=WIDTH, highlight=False, markup=False, emoji=False) if console is None else console
-    form = ", quick: subsets of the data" + (", claims that they can show" if not tune else "") if quick else ""
-    console.print(f"On {where()}{form}{', scored on validation rows' if tune else ''}.")
-    if not (names or quick):
-        console.print(
-            "All targets in full take hours without an accelerator; --list names them, --quick takes minutes."
-        )
     passed = True
     with alone_in(out):
+        console = Console(width=WIDTH, highlight=False, markup=False, emoji=False) if console is None else console
+        form = ", quick: subsets of the data" + (", claims that they can show" if not tune else "") if quick else ""
+        console.print(f"On {where()}{form}{', scored on validation rows' if tune else ''}.")
+        if not (names or quick):
+            console.print(
+                "All targets in full take hours without an accelerator; --list names them, --quick takes minutes."
+            )
         for target in chosen:
             console.print(f"\n{target.name}: {target.title}", style="bold")
             console.print(f"Source: {target.source}.")
@@ -218,7 +218,10 @@ def _run_target(
         try:
             with keeping_fits_in(in_the_making):
                 by_seed.append(RUNS[target.run](seed, data_dir, **settings))
-        except FitError as error:
+        except (FitError, DataError) as error:
+            shutil.rmtree(in_the_making, ignore_errors=True)  # going on would fail again
+            if isinstance(error, DataError):
+                raise
             raise FitError(f"seed {seed}: {error}", error.fit) from error
         seconds.append(time.perf_counter() - started)
         done = seeds[: len(by_seed)]
@@ -226,7 +229,7 @@ def _run_target(
         outcomes = [judge(claim, measures) for claim in target.asked(quick=quick)]
         complete = len(done) == len(seeds)  # until then nothing has passed
         _write(out / f"{stem}.json", target, settings, done, by_seed, outcomes, seconds, quick=quick, complete=complete)
-    shutil.rmtree(in_the_making)
+    shutil.rmtree(in_the_making, ignore_errors=True)
     saved = f"all measures: {out / stem}.json"
     if target.run == "flipout_variance":
         plots.save(plots.gradient_variance(_curves(measures, settings["batch_sizes"])), out / stem)

@@ -192,7 +192,6 @@ RUNS: dict[str, Callable[..., Measures]] = {
 @contextlib.contextmanager
 def keeping_fits_in(folder: Path) -> Iterator[None]:
     """Keep the fits of the runs within in this folder while they are made: the same runs go on from there."""
-    folder.mkdir(exist_ok=True)
     token = _FOLDER.set(folder)
     try:
         yield
@@ -205,6 +204,7 @@ def _kept_fit(seed: int, model: Model, x: Any, y: Any, method: Method) -> Fit:
     folder = _FOLDER.get()
     if folder is None:
         return fit(jax.random.key(seed), model, x, y, method)
+    folder.mkdir(exist_ok=True)
     name = sha256_of(json.dumps([seed, describe(model), describe(method), len(x)]).encode())[:12]
     return fit(jax.random.key(seed), model, x, y, method, checkpoint=folder / f"{method.name}-{name}")
 

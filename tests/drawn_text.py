@@ -5,7 +5,7 @@ from matplotlib.text import Text
 
 import hmcvi.plots as plots
 
-__all__ = ["check_apart", "check_score_panels", "visible_texts"]
+__all__ = ["check_apart", "check_score_panels", "drawn_on_a_page", "visible_texts"]
 
 
 def visible_texts(figure):
@@ -36,6 +36,19 @@ def check_apart(figure, texts):
             width = min(box.x1, other_box.x1) - max(box.x0, other_box.x0)
             height = min(box.y1, other_box.y1) - max(box.y0, other_box.y0)
             assert min(width, height) < 1, f"{text!r} overlaps {other!r}"
+
+
+def drawn_on_a_page(draw):
+    """The figure that ``draw`` makes, drawn: no wider than a page, and matplotlib's settings are left alone."""
+    before = dict(mpl.rcParams)
+    figure = draw()
+    assert dict(mpl.rcParams) == before
+    assert plots.COLUMN_WIDTH <= figure.get_figwidth() <= plots.PAGE_WIDTH
+    figure.canvas.draw()
+    for ax in figure.axes:
+        if not ax.get_visible():
+            ax.set_axis_off()  # a hidden panel says nothing
+    return figure
 
 
 def check_score_panels(draw, titles, *, num_titles):

@@ -348,7 +348,7 @@ def test_where_every_method_fails_there_is_no_board(tmp_path: Path, capsys: pyte
     assert "svi, seed 0: the loss became" in capsys.readouterr().err
     assert not (out / "table.csv").exists()
     assert cli.main(["table", str(out)]) == 2
-    assert "holds no finished run" in capsys.readouterr().err
+    assert "is incomplete" in capsys.readouterr().err
 
 
 def test_every_optimised_method_that_diverges_leaves_its_last_finite_state(

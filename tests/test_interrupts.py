@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,14 @@ from hmcvi.inference import load_datatree
 COMMAND = [sys.executable, "-m", "hmcvi.benchmarks.cli", "compare", "--data", "wine", "--no-figures", "--ood"]
 METHODS = ["--methods", "nuts", "svi", "--nuts", "num_warmup=100", "num_draws=100", "num_chains=2", "--svi"]
 STEPS = ["num_steps=3000", "num_draws=50"]
+
+
+@pytest.fixture(autouse=True)
+def heeded() -> Iterator[None]:
+    """Ctrl-C is heeded, here and in the processes begun here, also where this one was begun with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def begin(out: Path) -> subprocess.Popen[str]:

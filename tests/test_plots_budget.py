@@ -117,7 +117,7 @@ def test_only_what_was_done_is_filled_and_a_key_says_so():
     ax = drawn(one(done=[False, True, False, True, True]))[0]
     assert markers_of(ax, "svi") == {"filled": [30, 300, 1000], "hollow": [10, 100]}
     (legend,) = ax.get_figure().legends
-    assert [text.get_text() for text in legend.get_texts()] == ["svi", "converged or finished", "neither"]
+    assert [text.get_text() for text in legend.get_texts()] == ["svi", "converged or finished", "not yet"]
     filled, hollow = legend.get_lines()[1:]
     assert colors.to_hex(hollow.get_markerfacecolor()) == "#ffffff" != colors.to_hex(filled.get_markerfacecolor())
     # Where all are done there is nothing to tell apart.

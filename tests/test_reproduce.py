@@ -4,6 +4,7 @@ import functools
 import inspect
 import json
 import math
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,12 @@ from hmcvi.inference.scores import Score
 from hmcvi.models import ScaleMixture, mlp
 
 from .prepared_sets import features, png, write_set
+
+
+def written(folder):
+    """Names of the files of a folder, but hidden ones such as its lock."""
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
 
 TARGETS = read_targets()
 
@@ -222,7 +229,7 @@ def test_all_passed_is_exit_status_0_and_quick_asks_for_orderings_only(toy, tmp_
     assert [words[-1] for words in verdicts(printed)] == ["pass"]
     assert "quick: subsets of the data, claims that they can show" in printed
     # Two minutes do not replace what hours have found: a file of their own.
-    assert [path.name for path in tmp_path.iterdir()] == ["toy-digits-quick.json"]
+    assert written(tmp_path) == ["toy-digits-quick.json"]
     record = json.loads((tmp_path / "toy-digits-quick.json").read_text())
     assert (record["target"], record["quick"], record["passed"]) == ("toy-digits", True, True)
     assert record["settings"] == QUICK
@@ -249,7 +256,7 @@ def test_tuning_prints_every_measure_and_judges_nothing(tunable, tmp_path, capsy
     for name, words in ((MIXTURE, "1.5 ±0.12"), (GAUSSIAN, "2.25"), (ONE_DRAW, "3 ±0.17")):
         assert any(line.startswith(name) and line.endswith(words) for line in printed.splitlines())
     # The target's own record stays what it was.
-    assert [path.name for path in tmp_path.iterdir()] == ["toy-digits-tune.json"]
+    assert written(tmp_path) == ["toy-digits-tune.json"]
     record = strict((tmp_path / "toy-digits-tune.json").read_text())
     assert (record["passed"], record["claims"]) == (None, [])
     assert record["settings"] == {"epochs": 7, "tune": True}
@@ -292,7 +299,7 @@ def strict(text):
 def test_the_record_is_whole_and_knows_no_nan(toy, tmp_path):
     out = tmp_path / "new" / "folder"
     assert not reproduce(["toy-digits"], out=out)
-    assert [path.name for path in out.iterdir()] == ["toy-digits.json"]  # no partial file
+    assert written(out) == ["toy-digits.json"]  # no partial file
     record = strict((out / "toy-digits.json").read_text())
     assert (record["target"], record["passed"], record["quick"]) == ("toy-digits", False, False)
     assert record["source"] == "Nobody (1900), On Nothing, table 1"
@@ -333,7 +340,7 @@ def test_several_seeds_give_their_mean_and_the_error_between_them(toy, tmp_path,
 
 def test_one_failed_target_fails_all_whatever_comes_after_it(toy, tmp_path):
     assert not reproduce(["toy-digits", "toy-easy"], out=tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["toy-digits.json", "toy-easy.json"]
+    assert written(tmp_path) == ["toy-digits.json", "toy-easy.json"]
     assert json.loads((tmp_path / "toy-easy.json").read_text())["passed"]
     assert reproduce(["toy-easy"], out=tmp_path)
 
@@ -341,7 +348,7 @@ def test_one_failed_target_fails_all_whatever_comes_after_it(toy, tmp_path):
 def test_no_name_means_every_target(toy, monkeypatch, tmp_path):
     monkeypatch.setitem(RUNS, "flipout_variance", lambda seed, data_dir, batch_sizes: gradient_measures(batch_sizes))
     assert not reproduce([], out=tmp_path)
-    assert {path.stem for path in tmp_path.iterdir()} == {"toy-digits", "toy-easy", "toy-variance"}
+    assert {Path(name).stem for name in written(tmp_path)} == {"toy-digits", "toy-easy", "toy-variance"}
 
 
 def gradient_measures(sizes):
@@ -421,7 +428,7 @@ def test_a_fit_that_fails_fails_its_target_and_the_others_run(toy, tmp_path, cap
     assert "FAIL: seed 0: the loss became nan at step 3 of 9: lower the learning rate" in said.out
     assert said.err == ""
     assert [words[-1] for words in verdicts(said.out)] == ["pass"]  # of the other
-    assert [path.name for path in tmp_path.iterdir()] == ["toy-easy.json"]
+    assert written(tmp_path) == ["toy-easy.json"]
 
 
 def test_seeds_are_saved_one_by_one(toy, tmp_path):
@@ -445,7 +452,7 @@ def test_an_interruption_keeps_the_targets_before_it(toy, tmp_path, capsys):
     toy.measures = interrupt
     assert cli.main(["reproduce", "toy-easy", "toy-digits", "--out", str(tmp_path)]) == 130
     assert "the targets before this one are finished, and their results are saved" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["toy-easy.json"]
+    assert written(tmp_path) == ["toy-easy.json"]
 
 
 def test_a_data_set_that_is_not_prepared_gets_one_sentence_and_fails(tmp_path, monkeypatch, capsys):
@@ -458,7 +465,7 @@ def test_a_data_set_that_is_not_prepared_gets_one_sentence_and_fails(tmp_path, m
     for name in names.values():
         assert f"FAIL: {name} is not prepared in {tmp_path}" in said
         assert f'"hmcvi data prepare {name} ' in said
-    assert list((tmp_path / "out").iterdir()) == []
+    assert written(tmp_path / "out") == []
 
 
 # --- what the runs return
