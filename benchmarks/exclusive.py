@@ -25,7 +25,7 @@ def alone_in(folder: Path) -> Iterator[None]:
     lock = filelock.FileLock(folder / LOCK)
     try:
         if folder.is_file():
-            raise UsageError(f"{folder} is a file: give an --out folder that is new or empty")
+            raise UsageError(f"{folder} cannot be written (it is a file): give another --out folder")
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
     except filelock.Timeout as error:

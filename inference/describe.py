@@ -62,10 +62,8 @@ def describe(value: Any) -> Any:
         return f"{value.__qualname__} {_hash(code)}" if code else value.__qualname__
     if hasattr(value, "__qualname__"):
         return value.__qualname__
-    if isinstance(value, Distribution):
-        leaves, structure = jax.tree.flatten(value)
-        return [_without_addresses(str(structure)), *map(describe, leaves)]
-    if type(value).__repr__ is object.__repr__:  # an address, which is another one in every process
+    # by what it holds, where its own words are an address, which is another one in every process
+    if isinstance(value, Distribution) or type(value).__repr__ is object.__repr__:
         return [describe(type(value)), describe(dict(getattr(value, "__dict__", {})))]
     return _without_addresses(repr(value))
 

@@ -329,6 +329,7 @@ PEAK = """
 import sys
 from pathlib import Path
 import numpy as np
+import hmcvi.inference.memory  # which asks how much is left: JAX is no part of the images
 from hmcvi.benchmarks.tfds_images import OVERHEAD, read_images
 def peak():
     status = Path("/proc/self/status").read_text()
