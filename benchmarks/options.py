@@ -13,12 +13,10 @@ import optax
 from numpyro.infer import autoguide
 
 from hmcvi.inference import MAP, FanIn
+from hmcvi.inference.request import MOST
 from hmcvi.models.priors import PRIORS, Normal
 
 __all__ = ["OPTIMIZERS", "STARTS", "UsageError", "check_name", "option_help", "parse_options"]
-
-MOST = 2**31 - 1
-"""What a whole number may be: compiled loops count in 32 bits."""
 
 LONGEST = 80
 """Characters of a value that a sentence repeats."""
