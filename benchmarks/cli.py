@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import compare_command
+from . import compare_command, programs
 from .arguments import Parser, add_data_dir, add_require_converged, path, status_of, whole
 from .interrupts import EndingSoon
 from .refusal import refuse
@@ -170,6 +170,7 @@ def _add_reproduce_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=path, default=Path("runs/reproduce"), metavar="FOLDER", help="results. Default: %(default)s"
     )
+    programs.add_options(parser)
     add_data_dir(parser)
 
 
@@ -185,6 +186,7 @@ def _reproduce(options: argparse.Namespace) -> int:
     if options.list:
         list_targets()
         return 0
+    programs.keep_programs(options)
     passed = reproduce(
         options.targets,
         quick=options.quick,

@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
+from . import programs
 from .arguments import add_data_dir, add_require_converged, interval, number, path, status_of, whole
 
 __all__ = ["EXAMPLES", "add_options", "run"]
@@ -174,6 +175,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="keep a running fit every S seconds (0: after every compiled call). Default: %(default)g",
     )
+    programs.add_options(where)
     where.add_argument("--no-figures", action="store_true", help="draw no figures: they take half a minute")
     where.add_argument("--quiet", action="store_true", help="show no progress: print the scoreboard only")
     add_require_converged(where)
@@ -193,6 +195,7 @@ def run(options: argparse.Namespace) -> int:
         require_writer()
     except ValueError as error:
         raise UsageError(str(error)) from error
+    programs.keep_programs(options)
     budget = None
     if options.budget_seconds is not None:
         budget = Budget(options.budget_seconds, "seconds")

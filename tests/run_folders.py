@@ -1,4 +1,4 @@
-"""Finished run folders without a fit: scores by hand, written by what writes those of `hmcvi compare`."""
+"""Finished run folders without a fit, written by what writes those of `hmcvi compare`; and how two folders differ."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from hmcvi.benchmarks.checksums import write_summed
 from hmcvi.benchmarks.experiment import Experiment, temperature_of
 from hmcvi.benchmarks.run_folder import RunFolder
 from hmcvi.benchmarks.table import COLUMNS
+from hmcvi.inference import load_datatree
 from hmcvi.inference.describe import describe_method
 
 Values = Mapping[str, Sequence[float]]
@@ -100,3 +102,19 @@ def change(folder: Path, file: str, *path: str, to: Any) -> None:
     else:
         inner[path[-1]] = to
     write_summed(folder / file, json.dumps(whole))
+
+
+def differences(first: Path, second: Path) -> tuple[int, list[str]]:
+    """Return how many arrays and tables of two runs were compared, and which of them are not the same bytes."""
+    names = ["table.csv", "differences.csv"]
+    found = [name for name in names if (first / name).read_bytes() != (second / name).read_bytes()]
+    number = len(names)
+    for file in sorted((first / "fits").glob("*.nc")):
+        one, other = load_datatree(file), load_datatree(second / "fits" / file.name)
+        assert [node.path for node in one.subtree] == [node.path for node in other.subtree]
+        for node in one.subtree:
+            for name, variable in node.dataset.variables.items():
+                number += 1
+                if np.asarray(variable.values).tobytes() != other[node.path].dataset[name].values.tobytes():
+                    found.append(f"{file.name}{node.path}/{name}")
+    return number, found

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hmcvi.inference import load_datatree
+from .run_folders import differences
 
 COMMAND = [sys.executable, "-m", "hmcvi.benchmarks.cli", "compare", "--data", "wine", "--no-figures", "--ood"]
 METHODS = ["--methods", "nuts", "svi", "--nuts", "num_warmup=100", "num_draws=100", "num_chains=2", "--svi"]
@@ -48,22 +48,6 @@ def stop(out: Path, number: signal.Signals, when: Callable[[Path], bool]) -> tup
     process.send_signal(number)
     _, said = process.communicate(timeout=600)
     return process.returncode, said
-
-
-def differences(first: Path, second: Path) -> tuple[int, list[str]]:
-    """Return how many arrays and tables of two runs were compared, and which of them are not the same bytes."""
-    names = ["table.csv", "differences.csv"]
-    found = [name for name in names if (first / name).read_bytes() != (second / name).read_bytes()]
-    number = len(names)
-    for file in sorted((first / "fits").glob("*.nc")):
-        one, other = load_datatree(file), load_datatree(second / "fits" / file.name)
-        assert [node.path for node in one.subtree] == [node.path for node in other.subtree]
-        for node in one.subtree:
-            for name, variable in node.dataset.variables.items():
-                number += 1
-                if np.asarray(variable.values).tobytes() != other[node.path].dataset[name].values.tobytes():
-                    found.append(f"{file.name}{node.path}/{name}")
-    return number, found
 
 
 def test_after_an_interrupt_and_a_kill_the_same_command_ends_in_the_same_bytes(tmp_path: Path) -> None:
