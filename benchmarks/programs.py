@@ -68,12 +68,8 @@ def keep_programs(options: argparse.Namespace) -> None:
         if options.programs is not None:
             from .options import UsageError  # JAX is there by now
 
-            raise UsageError(
-                f"--programs {folder} is no folder that can be written: name one that is, or --no-programs"
-            )
-        sentence = (
-            f"{folder} cannot be written, so no compiled programs are kept; --programs FOLDER keeps them elsewhere"
-        )
+            raise UsageError(f"--programs {folder} is no folder that can be written: name another, or --no-programs")
+        sentence = f"{folder} cannot be written: no compiled programs are kept; --programs FOLDER keeps them elsewhere"
         print(f"hmcvi: {sentence}", file=sys.stderr)
         return
     jax.config.update("jax_enable_compilation_cache", True)

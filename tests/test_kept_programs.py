@@ -13,50 +13,74 @@ import numpy as np
 import platformdirs
 import pytest
 
-from hmcvi.benchmarks import cli
+from hmcvi.benchmarks import cli, programs
 from hmcvi.benchmarks.programs import add_options, keep_programs
 
-from .run_folders import differences
+COMMAND = ["compare", "--data", "diabetes", "--methods", "map", "--ood"]
 
-COMMAND = ["compare", "--data", "diabetes", "--methods", "svi", "--svi", "num_steps=50", "num_draws=20", "--ood"]
+FIT = """
+import argparse, sys, jax, numpy as np
+from functools import partial
+from hmcvi.benchmarks.programs import add_options, keep_programs
+parser = argparse.ArgumentParser()
+add_options(parser)
+keep_programs(parser.parse_args())
+from hmcvi.inference import SVI, fit
+from hmcvi.models import mlp
+x = np.linspace(-1, 1, 20)[:, None]
+model, method = partial(mlp, widths=(3,), likelihood="normal"), SVI(num_steps=50, num_draws=5)
+found = fit(jax.random.key(0), model, x, x[:, 0], method)
+print({name: np.asarray(draws).tobytes().hex() for name, draws in found.draws.items()})
+"""
 
 
-def run(out: Path, *options: str, **variables: str) -> None:
-    """Run the command in a process of its own, without the settings of the cache that the tests have."""
-    command = [sys.executable, "-m", "hmcvi.benchmarks.cli", *COMMAND, "--no-figures", "--quiet", "--out", str(out)]
+def run(*options: str, **variables: str) -> str:
+    """Fit in a process of its own, without the settings of the cache that the tests have; return the draws' bytes."""
     own = {name: value for name, value in os.environ.items() if "CACHE" not in name} | variables
-    done = subprocess.run([*command, *options], env=own, capture_output=True, text=True, timeout=600)
+    done = subprocess.run([sys.executable, "-c", FIT, *options], env=own, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert not done.stderr
+    return done.stdout
 
 
 def entries(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.glob("*-cache")}
 
 
-def test_a_second_run_reads_what_the_first_one_compiled_and_one_reads_no_damage(tmp_path: Path) -> None:
-    cache = tmp_path / "cache"
-    run(tmp_path / "first", XDG_CACHE_HOME=str(cache))  # on by default, in the user's folder
-    folder = cache / "hmcvi" / "programs"
+def test_a_second_process_reads_what_the_first_one_compiled_and_none_reads_damage(tmp_path: Path) -> None:
+    first = run(XDG_CACHE_HOME=str(tmp_path))  # on by default, in the user's folder
+    folder = tmp_path / "hmcvi" / "programs"
     assert folder.stat().st_mode & 0o077 == 0  # machine code: nobody else may write it
     compiled = entries(folder)
-    assert len(compiled) > 50
+    assert len(compiled) > 5
 
-    run(tmp_path / "second", "--programs", str(folder))
+    assert run("--programs", str(folder)) == first
     assert entries(folder) == compiled
-    assert differences(tmp_path / "first", tmp_path / "second")[1] == []
 
     random = np.random.default_rng(0)
     for name, content in compiled.items():
         damaged = bytearray(content)
         damaged[random.integers(len(content))] ^= 1 << random.integers(8)
         (folder / name).write_bytes(damaged if random.random() < 0.5 else content[: random.integers(len(content))])
-    run(tmp_path / "third", "--programs", str(folder))
-    assert differences(tmp_path / "first", tmp_path / "third")[1] == []
+    assert run("--programs", str(folder)) == first
 
-    run(tmp_path / "fourth", "--no-programs", XDG_CACHE_HOME=str(tmp_path / "other"))
+    assert run("--no-programs", XDG_CACHE_HOME=str(tmp_path / "other")) == first
     assert not (tmp_path / "other" / "hmcvi").exists()
-    assert differences(tmp_path / "first", tmp_path / "fourth")[1] == []
+
+
+@pytest.mark.parametrize("command", [["compare", "--data", "wine"], ["reproduce", "--quick"]])
+def test_the_commands_keep_programs_unless_told_otherwise(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(options: argparse.Namespace) -> None:
+        raise SystemExit(f"{options.programs}, {options.no_programs}")
+
+    monkeypatch.setattr(programs, "keep_programs", stop)
+    for given, wanted in (
+        ([], "None, False"),
+        (["--programs", "here"], "here, False"),
+        (["--no-programs"], "None, True"),
+    ):
+        with pytest.raises(SystemExit, match=f"^{wanted}$"):
+            cli.main([*command, *given])
 
 
 @pytest.fixture
