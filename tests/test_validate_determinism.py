@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from .test_interrupts import differences
+from .run_folders import differences
 
 pytestmark = pytest.mark.validate
 
@@ -60,7 +60,7 @@ for chain_method in ("parallel", "sequential", "vectorized"):
     result = fit(jax.random.key(0), model, data.x_train, data.y_train, method)
     assert result.chain_method == chain_method
     means = predict_draws(result, np.linspace(-1.5, 1.5, 9)[:, None])[..., 0].astype(float)  # (chain, draw, row)
-    quantities = np.concatenate([means, means**2, np.log(result.draws["scale"])[..., None]], -1)
+    quantities = np.concatenate([means, means**2, np.log(result.draws["noise_scale"])[..., None]], -1)
     ess = np.array([effective_sample_size(quantities[..., i]) for i in range(quantities.shape[-1])])
     error = quantities.std((0, 1)) / np.sqrt(ess)
     found[chain_method] = [quantities.mean((0, 1)).tolist(), error.tolist()]
