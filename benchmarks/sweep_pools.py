@@ -22,6 +22,9 @@ __all__ = ["Pool", "Slurm", "dask_pool", "local_pool", "slurm_pool"]
 CONNECT_SECONDS = 10
 """How long a Dask scheduler may take to answer."""
 
+HEED_NO_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+"""What Dask's local workers run first: Ctrl-C in a terminal reaches them too, and is the sweep's to heed."""
+
 MOST_JOBS = 50
 """Jobs of SLURM at a time, waiting or running, unless said otherwise."""
 
@@ -79,7 +82,7 @@ def dask_pool(scheduler: str | None = None, workers: int | None = None, cores: i
     if scheduler is None:
         workers, cores = _shares(workers, cores)
         # cells hold what memory they hold in processes of their own, of which Dask's limits know nothing
-        options = {"threads_per_worker": 1, "memory_limit": 0, "dashboard_address": None}
+        options = {"threads_per_worker": 1, "memory_limit": 0, "dashboard_address": None, "preload": [HEED_NO_CTRL_C]}
         with LocalCluster(n_workers=workers, processes=True, **options) as cluster, Client(cluster) as client:
             yield _dask(client, workers, cores, f"{_count(workers, 'local worker')} of Dask")
         return
