@@ -9,12 +9,13 @@ finished, and its scores are those of one process.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shlex
 import shutil
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,9 @@ RECORD = "sweep.json"
 
 LOGS = "logs"
 """The folder of the cells' words."""
+
+PARTS = "parts"
+"""The folder of fits that are made apart, until their cell has them."""
 
 TRIES = 3
 """How often a cell is begun whose process or worker dies: memory that ran out may be there the next time."""
@@ -121,7 +125,7 @@ def cells_of(
                     "one name in sweeps of their own"
                 )
             parts = [
-                Cell(f"parts/{name}-{method}", arguments, tuple(how), method)
+                Cell(f"{PARTS}/{name}-{method}", arguments, tuple(how), method)
                 for method in (experiment.asked if by_method else ())
             ]
             cells[name] = Cell(name, arguments, tuple(how), parts=tuple(parts))
@@ -192,7 +196,7 @@ class _Sweep:
 
     def __init__(self, cells: Sequence[Cell], out: Path, pool: Pool, seconds: float, say: Callable[[str], Any]) -> None:
         self._cells, self._out, self._pool, self._seconds, self._say = cells, out, pool, seconds, say
-        self._record: dict[str, Outcome] = _read_record(out)
+        self._record: dict[str, Outcome] = _read_record(out, {cell.name for cell in cells})
         self._running: dict[Future[dict[str, Any]], Cell] = {}
         self._tries: dict[str, int] = {}
         for cell in cells:
@@ -295,6 +299,8 @@ class _Sweep:
         if not outcome.status and cell.parts:
             for part in cell.parts:  # its fits are the cell's now
                 shutil.rmtree(self._out / part.name, ignore_errors=True)
+            with contextlib.suppress(OSError):  # others are there
+                (self._out / PARTS).rmdir()
 
     def _keep(self, cell: Cell, outcome: Outcome) -> None:
         """Write down how a cell ended."""
@@ -316,8 +322,12 @@ def _finished(folder: Path) -> FinishedRun | None:
         return None
 
 
-def _read_record(out: Path) -> dict[str, Outcome]:
+def _read_record(out: Path, known: Collection[str]) -> dict[str, Outcome]:
     """Return how the cells of a sweep's folder ended so far.
+
+    Arguments:
+        out: the folder.
+        known: names of cells; a folder that holds one of them, and no record, is a sweep's too.
 
     Raises:
         UsageError: the folder holds other files, or its record is damaged.
@@ -330,7 +340,7 @@ def _read_record(out: Path) -> dict[str, Outcome]:
         }
     except FileNotFoundError:
         names = {path.name for path in out.iterdir() if not path.name.startswith(".")}
-        if names and LOGS not in names:
+        if names and not names & {LOGS, *known}:
             raise UsageError(f"{out} is there and is no sweep's folder: give an --out folder that is new") from None
         return {}
     except (AttributeError, KeyError, TypeError, UsageError) as error:
