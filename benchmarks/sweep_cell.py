@@ -60,6 +60,7 @@ def run_cell(cell: Mapping[str, str]) -> dict[str, Any]:
     started = time.perf_counter()
     log = Path(cell["log"])
     log.parent.mkdir(parents=True, exist_ok=True)
+    log.unlink(missing_ok=True)  # a process that outlives its worker by seconds goes on writing to the old one
     environment = {**_cache(cell["sweep"]), **os.environ, **dict.fromkeys(THREADS, cell["cores"])}
     with log.open("w") as said:
         process = subprocess.Popen(
