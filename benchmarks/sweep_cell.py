@@ -41,6 +41,9 @@ PATIENCE = 30.0
 THREADS = ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """What limits threads where cores cannot be chosen; XLA on a CPU heeds NPROC, and none of its own flags."""
 
+SHARED_DEVICE = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+"""Cells side by side may share an accelerator, of which JAX would give three quarters to the first."""
+
 _running: dict[subprocess.Popen[bytes], str] = {}
 
 
@@ -61,7 +64,7 @@ def run_cell(cell: Mapping[str, str]) -> dict[str, Any]:
     log = Path(cell["log"])
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)  # a process that outlives its worker by seconds goes on writing to the old one
-    environment = {**_cache(cell["sweep"]), **os.environ, **dict.fromkeys(THREADS, cell["cores"])}
+    environment = {**SHARED_DEVICE, **_cache(cell["sweep"]), **os.environ, **dict.fromkeys(THREADS, cell["cores"])}
     with log.open("w") as said:
         process = subprocess.Popen(
             [sys.executable, "-m", "hmcvi.benchmarks.sweep_cell"],

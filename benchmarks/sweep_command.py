@@ -56,8 +56,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--workers",
         type=whole,
         metavar="N",
-        help="cells at a time. Default: here one for each core, or as many as --cores allows; of a Dask scheduler all "
-        f"threads of its workers; {MOST_JOBS} jobs of SLURM",
+        help="cells at a time. Default: here all, as far as there are cores; of a Dask scheduler as many as its "
+        f"workers have threads; {MOST_JOBS} jobs of SLURM",
     )
     where.add_argument(
         "--cores",
@@ -108,7 +108,7 @@ def run(options: argparse.Namespace) -> int:
             )
     cells = cells_of(experiments, _how(options), by_method=options.by_method)
     say = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True).print
-    with _pool(options) as pool:
+    with _pool(options, sum(len(cell.parts) or 1 for cell in cells)) as pool:
         fault = sweep(
             cells,
             options.out,
@@ -141,12 +141,12 @@ def _how(options: argparse.Namespace) -> list[str]:
     return [*how, *figures, *(["--data-dir", options.data_dir] if options.data_dir is not None else [])]
 
 
-def _pool(options: argparse.Namespace) -> AbstractContextManager[Pool]:
+def _pool(options: argparse.Namespace, cells: int) -> AbstractContextManager[Pool]:
     """Return what opens the executor."""
     from .sweep_pools import dask_pool, local_pool, slurm_pool
 
     if options.executor == "dask":
-        return dask_pool(options.scheduler, options.workers, options.cores)
+        return dask_pool(options.scheduler, options.workers, options.cores, cells)
     if options.executor == "slurm":
         return slurm_pool(options.out / ".slurm", tuple(options.slurm), options.workers, options.cores)
-    return local_pool(options.workers, options.cores)
+    return local_pool(options.workers, options.cores, cells)

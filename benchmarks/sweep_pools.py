@@ -49,29 +49,33 @@ class Pool:
 
 
 @contextmanager
-def local_pool(workers: int | None = None, cores: int | None = None) -> Iterator[Pool]:
+def local_pool(workers: int | None = None, cores: int | None = None, cells: int | None = None) -> Iterator[Pool]:
     """Run cells here, each in a process of its own on its share of the cores.
 
     Arguments:
-        workers: cells at a time; None takes as many as there are cores for.
-        cores: cores of each; None shares all between the workers, or takes one each.
+        workers: cells at a time; None takes as many as there are cores for, and no more than there are cells.
+        cores: cores of each; None shares all of them equally.
+        cells: how many there are, where that is known.
 
     Raises:
         UsageError: more workers, or cores, than there are cores here.
     """
-    workers, cores = _shares(workers, cores)
+    workers, cores = _shares(workers, cores, cells)
     with ThreadPoolExecutor(workers) as executor:
         yield Pool(executor, workers, cores, end_running, f"{_count(workers, 'process', 'es')} here")
 
 
 @contextmanager
-def dask_pool(scheduler: str | None = None, workers: int | None = None, cores: int | None = None) -> Iterator[Pool]:
+def dask_pool(
+    scheduler: str | None = None, workers: int | None = None, cores: int | None = None, cells: int | None = None
+) -> Iterator[Pool]:
     """Run cells on a Dask cluster, which tries those of a worker that dies on another.
 
     Arguments:
         scheduler: its address; None begins a cluster of local processes, which ends with the sweep.
         workers: of a local cluster, as of `local_pool`; of another, cells at a time, one a thread unless said.
         cores: cores of each cell; with a scheduler 1 unless said.
+        cells: how many there are, where that is known.
 
     Raises:
         UsageError: no scheduler answers, it has no worker, or there are not as many cores here.
@@ -80,7 +84,7 @@ def dask_pool(scheduler: str | None = None, workers: int | None = None, cores: i
     from distributed import Client, LocalCluster
 
     if scheduler is None:
-        workers, cores = _shares(workers, cores)
+        workers, cores = _shares(workers, cores, cells)
         # cells hold what memory they hold in processes of their own, of which Dask's limits know nothing
         options = {"threads_per_worker": 1, "memory_limit": 0, "dashboard_address": None, "preload": [HEED_NO_CTRL_C]}
         with LocalCluster(n_workers=workers, processes=True, **options) as cluster, Client(cluster) as client:
@@ -211,7 +215,7 @@ class _JobExecutor(Executor):
         self._threads.shutdown(wait, cancel_futures=cancel_futures)
 
 
-def _shares(workers: int | None, cores: int | None) -> tuple[int, int]:
+def _shares(workers: int | None, cores: int | None, cells: int | None) -> tuple[int, int]:
     """Return how many cells run at a time here, and the cores of each."""
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if cores is not None and not 1 <= cores <= here:
@@ -220,7 +224,7 @@ def _shares(workers: int | None, cores: int | None) -> tuple[int, int]:
     if workers is not None and not 1 <= workers <= most:
         of_each = f" of {_count(cores, 'core')} each" if cores is not None else ""
         raise UsageError(f"--workers {workers}: give 1 to {most}, as many{of_each} as there are cores for here")
-    workers = most if workers is None else workers
+    workers = min(most, cells or most) if workers is None else workers
     return workers, here // workers if cores is None else cores
 
 

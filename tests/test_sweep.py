@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -93,6 +94,21 @@ def test_a_cell_is_a_data_set_a_model_and_a_seed_with_all_methods() -> None:
         "--ensemble num_steps=40 size=2 --map num_steps=40"
     )
     assert all(cell.how == HOW for cell in cells)
+
+
+def test_all_cores_are_shared_between_the_cells_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(16)), raising=False)
+    for given, wanted in (
+        ((None, None, None), (16, 1)),
+        ((None, None, 3), (3, 5)),
+        ((None, 4, 100), (4, 4)),
+        ((2, None, 100), (2, 8)),
+        ((2, 3, 1), (2, 3)),
+    ):
+        with local_pool(*given) as pool:
+            assert (pool.workers, pool.cores) == wanted
+    with pytest.raises(UsageError, match="--workers 5: give 1 to 4, as many of 4 cores each as there are cores for"):
+        local_pool(5, 4).__enter__()
 
 
 def test_two_cells_of_one_name_are_refused() -> None:
@@ -221,6 +237,17 @@ def test_a_failed_cell_is_recorded_and_the_same_sweep_runs_only_what_is_missing(
     assert set(joined["seed"]) == {0, 1}
     assert set(joined["method"]) == set(METHODS)
     assert "minus map" in set(joined["set"])  # paired over rows, within each cell
+
+
+def test_a_cell_of_which_one_fit_failed_is_on_the_table_with_its_others(
+    undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(undisturbed / "wave-mlp-seed0", tmp_path / "wave-mlp-seed0")  # what a comparison leaves then
+    _, pool = scripted(lambda name, tries: ended(1, "svi, seed 0: the loss became nan"))
+    fault = sweep(cells_of([experiment(seeds=(0,))]), tmp_path, pool, say=quiet)
+    assert fault.startswith("1 of 1 cells failed (wave-mlp-seed0): ")
+    assert "wave, mlp: 100 training and 200 test rows, seed 0" in capsys.readouterr().out
+    assert set(pd.read_csv(tmp_path / "table.csv")["method"]) == set(METHODS)
 
 
 def test_a_cell_is_the_same_bytes_as_the_comparison_by_itself(undisturbed: Path, tmp_path: Path) -> None:
