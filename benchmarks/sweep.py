@@ -236,7 +236,10 @@ class _Sweep:
         return str(self._out.absolute())
 
     def _steps(self, cell: Cell) -> list[Cell]:
-        return [*(part for part in cell.parts if not self._is_done(part)), cell]
+        """Return what is left of a cell: the parts whose fits are nowhere yet, and itself."""
+        fits = self._out / cell.name / "fits"
+        made = [part for part in cell.parts if self._is_done(part) or any(fits.glob(f"{part.method}-seed*[0-9].nc"))]
+        return [*(part for part in cell.parts if part not in made), cell]
 
     def _is_done(self, cell: Cell) -> bool:
         outcome = self._record.get(cell.name)
@@ -253,9 +256,8 @@ class _Sweep:
             if any(part in self._waiting or part in self._running.values() for part in cell.parts):
                 continue
             self._waiting.remove(cell)
-            fault = next(
-                (self._record[p.name] for p in cell.parts if self._record[p.name].status not in (0, FAILED_FIT)), None
-            )
+            ends = [self._record[part.name] for part in cell.parts if part.name in self._tries]
+            fault = next((end for end in ends if end.status not in (0, FAILED_FIT)), None)
             if fault is not None:
                 self._keep(cell, dataclasses.replace(fault, tries=0, seconds=0.0))
                 continue
@@ -288,7 +290,7 @@ class _Sweep:
         try:
             ended = future.result()
         except Exception as error:  # a worker that died, or a cluster that lost it: each executor has its own
-            ended = {"status": -1, "sentence": f"its worker was lost ({type(error).__name__}: {error})", "seconds": 0.0}
+            ended = {"status": -1, "sentence": f"its worker failed ({type(error).__name__}: {error})", "seconds": 0.0}
         tries = self._tries[cell.name]
         if (ended["status"] < 0 or ended["status"] in INTERRUPTED) and tries < TRIES:
             self._say(f"{cell.name}: {ended['sentence']}; tried again")

@@ -61,8 +61,11 @@ def local_pool(workers: int | None = None, cores: int | None = None, cells: int 
         UsageError: more workers, or cores, than there are cores here.
     """
     workers, cores = _shares(workers, cores, cells)
-    with ThreadPoolExecutor(workers) as executor:
+    executor = ThreadPoolExecutor(workers)
+    try:
         yield Pool(executor, workers, cores, end_running, f"{_count(workers, 'process', 'es')} here")
+    finally:
+        executor.shutdown(wait=False)  # nothing runs, or what runs was told to end: that is said before it has
 
 
 @contextmanager
@@ -174,8 +177,10 @@ def slurm_pool(
         **{f"slurm_{key}": value for key, value in named.items() if value},
     )
     executor = _JobExecutor(jobs, workers)
-    with executor:
+    try:
         yield Pool(executor, workers, cores, executor.cancel, f"up to {_count(workers, 'job')} of SLURM")
+    finally:
+        executor.shutdown(wait=False)
 
 
 class _JobExecutor(Executor):

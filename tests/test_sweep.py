@@ -136,7 +136,7 @@ def test_a_cell_that_is_lost_is_tried_again_and_at_last_recorded(tmp_path: Path)
     outcomes = run_cells(cells, tmp_path / "out", pool, say=said.append)
     assert executor.given.count("often") == executor.given.count("twice") == TRIES
     assert outcomes["twice"] == Outcome(("compare", "--data", "twice"), 0, "", TRIES, 1.0, 1)
-    lost = "its worker was lost (BrokenProcessPool: a child process terminated abruptly)"
+    lost = "its worker failed (BrokenProcessPool: a child process terminated abruptly)"
     assert outcomes["often"] == Outcome(("compare", "--data", "often"), -1, lost, TRIES, 0.0, 1)
     assert said.count("twice: its process was killed by signal 9; tried again") == TRIES - 1
     assert f"often: FAILED after 0 s (2 of 2): {lost}" in said or f"often: FAILED after 0 s (1 of 2): {lost}" in said
@@ -157,9 +157,7 @@ def test_an_executor_that_takes_nothing_any_more_fails_the_cells_and_not_the_swe
 
     _, pool = scripted(gone)
     outcomes = run_cells([Cell("one", ("compare",)), Cell("two", ("compare",))], tmp_path / "out", pool, say=quiet)
-    assert {outcome.sentence for outcome in outcomes.values()} == {
-        "its worker was lost (OSError: the scheduler is gone)"
-    }
+    assert {outcome.sentence for outcome in outcomes.values()} == {"its worker failed (OSError: the scheduler is gone)"}
 
 
 def test_no_more_cells_are_handed_over_than_there_are_workers(tmp_path: Path) -> None:
@@ -271,6 +269,10 @@ def test_fits_made_apart_are_scored_together_with_the_same_bytes(undisturbed: Pa
     words = (tmp_path / "logs" / "wave-mlp-seed0.log").read_text()
     assert [f"{method}, seed 0: read from" in words for method in METHODS] == [True, True]
     assert not (tmp_path / "parts").exists()
+    (tmp_path / "wave-mlp-seed0" / "summary.json").unlink()  # then it is scored anew, from the fits that it has
+    executor, pool = scripted(lambda name, tries: ended(1))
+    run_cells(cells, tmp_path, pool, say=quiet)
+    assert executor.given == ["wave-mlp-seed0"]
 
 
 def test_a_cell_that_takes_too_long_is_ended_and_recorded(tmp_path: Path) -> None:
