@@ -1,30 +1,26 @@
 """The atlas: every bundled data set, every model that fits it, all methods, three seeds: `make atlas`.
 
-Each cell of `atlas.toml`, a data set and a model, is one `hmcvi compare` in a process of its own. Cells that are
-finished are not run again, and one that fails does not stop the rest.
+Each cell of `atlas.toml`, a data set and a model, is one `hmcvi compare`, run as the cells of a sweep are: in a process
+of its own on one core. Cells that are finished are not run again, and one that fails does not stop the rest.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import subprocess
 import sys
-import time
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
-from typing import Any
 
 from rich.console import Console
 
-from hmcvi.inference.durable import write_whole
-
 from .atlas_page import Claim, Finding, write_page
+from .options import UsageError
+from .sweep import Cell as SweepCell
+from .sweep import run_cells
+from .sweep_pools import local_pool
 
 __all__ = ["Atlas", "Cell", "main", "read_atlas"]
 
@@ -133,90 +129,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cells = [known[name] for name in options.cells or known]
     seeds = tuple(options.seeds or atlas.seeds)
     say = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
-    options.runs.mkdir(parents=True, exist_ok=True)
-    failed = _run_all(cells, seeds, options.runs, cores=options.cores, quick=options.quick, say=say.print)
-    whole = [
-        cell for cell in cells if _is_finished(options.runs / cell.name, cell.arguments(seeds, quick=options.quick))
-    ]
+    wanted = [SweepCell(cell.name, tuple(cell.arguments(seeds, quick=options.quick))) for cell in cells]
+    try:
+        with local_pool(options.cores, 1) as pool:
+            ended = run_cells(wanted, options.runs, pool, say=say.print)
+    except UsageError as error:
+        parser.error(str(error))
+    failed = {
+        name: f"The run ended with status {outcome.status}: {outcome.sentence}"
+        for name, outcome in ended.items()
+        if outcome.status
+    }
+    whole = [cell for cell in cells if cell.name not in failed]
     if not whole:
         say.print("hmcvi: error: no cell was finished, so there is no page")
         return 1
     folders = {cell.name: options.runs / cell.name for cell in whole}
+    seconds = sum(ended[cell.name].seconds for cell in whole)
     notes = {cell.name: " ".join(filter(None, (cell.note, failed.get(cell.name)))) for cell in cells}
     in_full = not options.quick and len(whole) == len(atlas.cells) and seeds == atlas.seeds
     places = [options.out, *([options.publish] if options.publish is not None and in_full else [])]
     for place in places:
-        page = write_page(place, folders, atlas.findings, notes, quick=options.quick)
+        page = write_page(place, folders, atlas.findings, notes, seconds=seconds, quick=options.quick)
         say.print(
             f"{page.path}: {len(whole)} of {len(cells)} cells, {page.supported} of {len(atlas.findings)} findings hold"
         )
     if options.publish is not None and not in_full:
         say.print(f"{options.publish} is left as it is: not every cell of atlas.toml has run in full at its seeds")
     return 0 if not failed and page.supported == len(atlas.findings) else 1
-
-
-def _run_all(
-    cells: Sequence[Cell],
-    seeds: Sequence[int],
-    runs: Path,
-    *,
-    cores: int,
-    quick: bool,
-    say: Callable[[str], Any],
-) -> dict[str, str]:
-    """Run the cells, so many at a time, and return what failed, by cell."""
-    free: SimpleQueue[int] = SimpleQueue()
-    for core in range(cores):
-        free.put(core)
-    failed = {}
-
-    def run(cell: Cell) -> None:
-        folder, wanted = runs / cell.name, cell.arguments(seeds, quick=quick)
-        if _is_finished(folder, wanted):
-            say(f"{cell.name}: finished before")
-            return
-        core, started = free.get(), time.perf_counter()
-        try:
-            say(f"{cell.name}: {len(cell.methods)} methods, {len(seeds)} seeds")
-            status = _run_cell(wanted, folder, core, runs / "compiled")
-        finally:
-            free.put(core)
-        took = time.perf_counter() - started
-        log = folder.with_suffix(".log")
-        if status == 0:
-            write_whole(folder / "atlas.json", json.dumps({"arguments": wanted, "seconds": took}))
-        else:
-            last = (log.read_text().strip() or "it said nothing").splitlines()[-1]
-            failed[cell.name] = f"The run ended with status {status}: {last.removeprefix('hmcvi: error: ')}"
-        say(f"{cell.name}: {'done' if status == 0 else 'FAILED, see ' + str(log)} after {took:,.0f} s")
-
-    with ThreadPoolExecutor(cores) as pool:
-        list(pool.map(run, cells))
-    return failed
-
-
-def _is_finished(folder: Path, wanted: Sequence[str]) -> bool:
-    """Return whether the folder holds these arguments' finished run."""
-    try:
-        return bool(json.loads((folder / "atlas.json").read_text())["arguments"] == list(wanted))
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def _run_cell(arguments: Sequence[str], folder: Path, core: int, compiled: Path) -> int:
-    """Run `hmcvi` with these arguments on one core, its words in <folder>.log, and return its exit status."""
-    # Seeds share their programs: the second and third read what the first compiled.
-    cache: Mapping[str, str] = {
-        "JAX_COMPILATION_CACHE_DIR": str(compiled.absolute()),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
-    command = [sys.executable, "-m", "hmcvi.benchmarks.cli", *arguments, "--out", str(folder)]
-    with folder.with_suffix(".log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **cache})
-        if hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(process.pid, {_available_cores()[core]})
-        return process.wait()
 
 
 def _available_cores() -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -92,6 +91,7 @@ def write_page(
     findings: Sequence[Finding],
     notes: Mapping[str, str],
     *,
+    seconds: float,
     quick: bool,
 ) -> Page:
     """Write atlas.md, atlas.parquet, differences.parquet and the figure atlas.png and atlas.svg.
@@ -101,6 +101,7 @@ def write_page(
         folders: run folders by cell.
         findings: what to hold against the data.
         notes: a sentence or more by cell, for all cells that were asked for.
+        seconds: what the cells took, one after another.
         quick: whether budgets were tiny.
     """
     summaries: dict[str, dict[str, Any]] = {}
@@ -110,7 +111,6 @@ def write_page(
         table.insert(0, "cell", cell)
         tables.append(pd.concat([table, _spent(cell, summaries[cell], list(table.columns))]))
     data = pd.concat(tables, ignore_index=True)
-    seconds = sum(_seconds(folder) for folder in folders.values())
     supports = [[judge_claim(claim, data) for claim in finding.claims] for finding in findings]
     supported = sum(all(support.holds for support in group) for group in supports)
     text = [
@@ -270,13 +270,6 @@ def _mean(values: np.ndarray, part: str) -> str:
     digits = 1 if abs(center) >= 10 else 3
     text = f"{center:.{digits}f}"
     return text if math.isnan(error) else f"{text} ±{error:.{digits}f}"
-
-
-def _seconds(folder: Path) -> float:
-    try:
-        return float(json.loads((folder / "atlas.json").read_text())["seconds"])
-    except (OSError, ValueError, KeyError):
-        return 0.0
 
 
 def _seeds(summaries: Mapping[str, Mapping[str, Any]]) -> str:

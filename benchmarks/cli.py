@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import compare_command, programs
+from . import compare_command, programs, sweep_command
 from .arguments import Parser, add_data_dir, add_require_converged, path, status_of, whole
 from .interrupts import EndingSoon
 from .refusal import refuse
@@ -62,6 +62,14 @@ def _run(arguments: Sequence[str], options: argparse.Namespace) -> int:
         epilog=compare_command.EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    sweeping = commands.add_parser(
+        "sweep",
+        help="run many comparisons, models × data × methods × seeds, side by side or on a cluster",
+        description="Run a comparison for each data set, model and seed, on local processes, a Dask cluster or SLURM, "
+        "and put all on one table. A cell that fails is recorded and stops no other; the same command goes on.",
+        epilog=sweep_command.EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     reproducing = commands.add_parser(
         "reproduce",
         help="run published results anew: measured against published, pass or fail",
@@ -96,11 +104,14 @@ def _run(arguments: Sequence[str], options: argparse.Namespace) -> int:
         add_data_dir(action)
     _check_prepared(arguments)
     if "compare" in arguments[:1]:
-        # What there is to choose from is known to modules that take seconds to import: only this command pays.
+        # What there is to choose from is known to modules that take seconds to import: only these commands pay.
         compare_command.add_options(compare)
+    if "sweep" in arguments[:1]:
+        sweep_command.add_options(sweeping)
     parser.parse_args(arguments, options)
     commands_by_name: dict[str, Callable[[argparse.Namespace], int | None]] = {
         "compare": compare_command.run,
+        "sweep": sweep_command.run,
         "reproduce": _reproduce,
         "table": _table,
         "report": _report,
@@ -109,6 +120,7 @@ def _run(arguments: Sequence[str], options: argparse.Namespace) -> int:
     command = shlex.join(arguments)
     kept = {
         "compare": f"the same command goes on: hmcvi {command}",
+        "sweep": f"the same command goes on: hmcvi {command}",
         "reproduce": "the targets before this one are finished, and their results are saved; the same command, without "
         f"them, goes on: hmcvi {command}",
     }.get(options.command, "nothing was written")

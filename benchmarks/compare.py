@@ -35,7 +35,7 @@ from .runner import Runner
 from .shifts import LEVELS
 from .table import COLUMNS, print_scoreboard
 
-__all__ = ["compare"]
+__all__ = ["compare", "fit_only"]
 
 
 def compare(
@@ -75,6 +75,30 @@ def compare(
     with folder.held():
         _run(experiment, folder, loaded, left_out, figures=figures, say=say, quiet=quiet)
     return folder.path
+
+
+def fit_only(experiment: Experiment, out: Path, *, checkpoint_seconds: float = 30.0) -> None:
+    """Make the fits of an experiment in a folder, and score nothing: `compare` reads them where it finds them.
+
+    Arguments:
+        experiment: what to fit.
+        out: the run folder, which stays marked as incomplete.
+        checkpoint_seconds: seconds between two times that a running fit is kept, at least.
+
+    Raises:
+        UsageError, DataError, FitError, KeyboardInterrupt: as `compare`.
+    """
+    say = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    require_writer()
+    for seed in experiment.seeds:
+        data, _ = experiment.load(seed)
+        experiment.check(data)
+        folder = RunFolder(out, experiment, checkpoint_seconds=checkpoint_seconds)
+        with folder.held():
+            runner = Runner(experiment, seed, data, folder, say, quiet=False)
+            for name in runner.fit_all({}):
+                if experiment.budget is not None:
+                    runner.at_smaller_budgets(name)
 
 
 def _run(

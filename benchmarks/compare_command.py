@@ -6,12 +6,15 @@ import argparse
 import contextlib
 import dataclasses
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import programs
 from .arguments import add_data_dir, add_require_converged, interval, number, path, status_of, whole
 
-__all__ = ["EXAMPLES", "add_options", "run"]
+if TYPE_CHECKING:
+    from .experiment import Experiment
+
+__all__ = ["EXAMPLES", "add_options", "add_question", "add_where", "experiment_of", "run", "spread_chains"]
 
 EXAMPLES = """\
 examples:
@@ -32,6 +35,23 @@ MOST_DEVICES = 8
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options; what there is to choose from is known to modules that take seconds to import."""
+    add_question(parser)
+    where = parser.add_argument_group("where and how")
+    add_where(where)
+    programs.add_options(where)
+    where.add_argument(
+        "--out",
+        type=path,
+        metavar="FOLDER",
+        help="the run's folder: report.html, ArviZ trees, table.csv, table.parquet, configuration, manifest, figures. "
+        "Default: runs/DATA-MODEL-HASH; of several data sets each has FOLDER/DATA",
+    )
+    where.add_argument("--quiet", action="store_true", help="show no progress: print the scoreboard only")
+    add_require_converged(where)
+
+
+def add_question(parser: argparse.ArgumentParser, *, several_models: bool = False) -> None:
+    """Add the options of what to compare, and its hyperparameters; imports what takes seconds."""
     from hmcvi.inference.backprop import KL_WEIGHTINGS
     from hmcvi.inference.training import SCHEDULES
     from hmcvi.models.kernels import KERNELS
@@ -83,9 +103,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_data_dir(what)
     what.add_argument(
         "--model",
-        default=default.model,
+        nargs="+" if several_models else None,
+        default=[default.model] if several_models else default.model,
         metavar="MODEL",
-        help=f"{', '.join(MODELS)}. Default: %(default)s",
+        help=f"{'one or several of ' if several_models else ''}{', '.join(MODELS)}. Default: {default.model}",
     )
     what.add_argument(
         "--methods",
@@ -145,7 +166,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     for group in dict.fromkeys(group for group, _ in METHODS.values()):
         make: Any = METHODS[group][1]
         how.add_argument(f"--{group}", nargs="+", default=(), metavar="KEY=VALUE", help=option_help(make))
-    where = parser.add_argument_group("where and how")
+
+
+def add_where(where: argparse._ArgumentGroup) -> None:
+    """Add the options of how a run is made, wherever it is made."""
     budgets = where.add_mutually_exclusive_group()
     budgets.add_argument(
         "--budget-seconds",
@@ -160,13 +184,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="allow every method G gradient evaluations over all training rows (or of as many rows in minibatches), "
         "and draw scores against them",
     )
-    where.add_argument(
-        "--out",
-        type=path,
-        metavar="FOLDER",
-        help="the run's folder: report.html, ArviZ trees, table.csv, table.parquet, configuration, manifest, figures. "
-        "Default: runs/DATA-MODEL-HASH; of several data sets each has FOLDER/DATA",
-    )
     where.add_argument("--quick", action="store_true", help="tiny budgets, to see that all works")
     where.add_argument(
         "--checkpoint-seconds",
@@ -175,35 +192,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="keep a running fit every S seconds (0: after every compiled call). Default: %(default)g",
     )
-    programs.add_options(where)
     where.add_argument("--no-figures", action="store_true", help="draw no figures: they take half a minute")
-    where.add_argument("--quiet", action="store_true", help="show no progress: print the scoreboard only")
-    add_require_converged(where)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Run what was asked for and return the exit status."""
-    import jax
-
-    from hmcvi.inference.export import require_writer
-
+def experiment_of(options: argparse.Namespace, *, data: str, model: str) -> Experiment:
+    """Return the experiment that the options ask for, on this data set with this model."""
     from .budget import Budget
     from .experiment import METHODS, Experiment
-    from .options import UsageError
 
-    try:
-        require_writer()
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    programs.keep_programs(options)
     budget = None
     if options.budget_seconds is not None:
         budget = Budget(options.budget_seconds, "seconds")
     elif options.budget_gradients is not None:
         budget = Budget(options.budget_gradients, "passes")
-    experiment = Experiment(
-        data=options.data[0],
-        model=options.model,
+    return Experiment(
+        data=data,
+        model=model,
         methods=None if options.methods is None else tuple(options.methods),
         seeds=tuple(options.seeds),
         ood=None if options.ood is None else tuple(options.ood),
@@ -221,10 +225,33 @@ def run(options: argparse.Namespace) -> int:
         options={group: tuple(getattr(options, group)) for group, _ in METHODS.values()}
         | {"model": tuple(options.model_options)},
     )
+
+
+def spread_chains(experiment: Experiment) -> None:
+    """Have as many host devices as the experiment's chains, over which they run in parallel.
+
+    Their number is fixed once JAX has started: then chains take turns.
+    """
+    import jax
+
     chains = max((getattr(experiment.method(name), "num_chains", 1) for name in experiment.asked), default=1)
-    # Chains run in parallel over host devices, whose number is fixed once JAX has started: then they take turns.
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", min(chains, MOST_DEVICES))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run what was asked for and return the exit status."""
+    from hmcvi.inference.export import require_writer
+
+    from .options import UsageError
+
+    try:
+        require_writer()
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    programs.keep_programs(options)
+    experiment = experiment_of(options, data=options.data[0], model=options.model)
+    spread_chains(experiment)
 
     from .several import compare_several
 

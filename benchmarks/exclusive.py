@@ -16,8 +16,12 @@ LOCK = ".lock"
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path, patience: float = 0.0) -> Iterator[None]:
     """Make a folder where it is absent, and keep it to this process; a process that is gone keeps nothing.
+
+    Arguments:
+        folder: the folder.
+        patience: seconds to wait for another process to leave it.
 
     Raises:
         UsageError: another process is there, or the folder cannot be written.
@@ -27,7 +31,7 @@ def alone_in(folder: Path) -> Iterator[None]:
         if folder.is_file():
             raise UsageError(f"{folder} cannot be written (it is a file): give another --out folder")
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(blocking=False)
+        lock.acquire(timeout=patience)
     except filelock.Timeout as error:
         raise UsageError(f"{folder} is in use by another run: wait for it, or give another --out folder") from error
     except OSError as error:

@@ -14,7 +14,14 @@ __all__ = ["FAULT", "refuse", "say"]
 FAULT = 70
 """The exit status of a fault of hmcvi itself: EX_SOFTWARE of sysexits.h."""
 
-EXTRAS = {"blackjax": "samplers", "tensorflow": "prepare", "bayesian_torch": "peers", "torch": "peers"}
+EXTRAS = {
+    "blackjax": "samplers",
+    "tensorflow": "prepare",
+    "bayesian_torch": "peers",
+    "torch": "peers",
+    "distributed": "sweep",
+    "submitit": "sweep",
+}
 """Optional packages, and the extra of hmcvi that installs each."""
 
 ADVICE = {
@@ -27,7 +34,7 @@ ADVICE = {
 }
 """What to do about what the system refuses."""
 
-GOES_ON = ("compare", "reproduce")
+GOES_ON = ("compare", "reproduce", "sweep")
 """Commands that continue from what they finished."""
 
 
