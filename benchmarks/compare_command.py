@@ -113,7 +113,8 @@ def add_question(parser: argparse.ArgumentParser, *, several_models: bool = Fals
         nargs="+",
         metavar="METHOD",
         help=f"any of {', '.join(METHODS)} (hmc has trajectories of a fixed length; mclmc, "
-        f"unadjusted microcanonical Langevin dynamics, needs pip install 'hmcvi[samplers]'; bbb is Bayes-by-Backprop "
+        f"unadjusted microcanonical Langevin dynamics, and mams, its Metropolis-adjusted form, need pip install "
+        f"'hmcvi[samplers]'; bbb is Bayes-by-Backprop "
         f"with Flipout; map and ensemble are baselines: maximum a posteriori, and a deep ensemble of it). Default: "
         f"{' '.join(default.asked)}, without nuts where the data make it too costly",
     )

@@ -19,6 +19,7 @@ from numpyro.infer.autoguide import AutoLowRankMultivariateNormal, AutoMultivari
 
 from hmcvi.inference import (
     HMC,
+    MAMS,
     MAP,
     MCLMC,
     NUTS,
@@ -57,6 +58,7 @@ METHODS: dict[str, tuple[str, Callable[..., Method]]] = {
     "nuts": ("nuts", NUTS),
     "hmc": ("hmc", HMC),
     "mclmc": ("mclmc", MCLMC),
+    "mams": ("mams", MAMS),
     "svi": ("svi", SVI),
     "svi-full": ("svi", functools.partial(SVI, guide=AutoMultivariateNormal)),
     "svi-lowrank": ("svi", functools.partial(SVI, guide=AutoLowRankMultivariateNormal)),
@@ -80,6 +82,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "nuts": {"num_warmup": 100, "num_draws": 100, "num_chains": 2},
     "hmc": {"num_warmup": 100, "num_draws": 100, "num_chains": 2},
     "mclmc": {"num_warmup": 500, "num_draws": 100, "num_chains": 2},
+    "mams": {"num_warmup": 500, "num_draws": 100, "num_chains": 2},
     "svi": {"num_steps": 1000, "num_draws": 200},
     "laplace": {"num_steps": 1000, "num_draws": 200},
     "bbb": {"num_steps": 1000, "num_draws": 200},

@@ -17,6 +17,7 @@ from .flow import AutoFlow
 from .hmc import HMC
 from .importance import Importance, feature_importance
 from .laplace import Laplace
+from .mams import MAMS
 from .microcanonical import MCLMC
 from .nuts import NUTS
 from .point import MAP, Ensemble
@@ -28,6 +29,7 @@ from .weights import prune, signal_to_noise
 
 __all__ = [
     "HMC",
+    "MAMS",
     "MAP",
     "MCLMC",
     "NUTS",

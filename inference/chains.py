@@ -45,6 +45,7 @@ class Chains:
         num_warmup: draws at the beginning that adapt the sampler and are not kept.
         tune: number of steps -> (state, x, y) -> the tuned state, where one program adapts the sampler ahead of all
             draws; None where the first draws do.
+        tuning_steps: tuned state -> steps that the tuning took (chain,); None where that is the number it was given.
     """
 
     state: Any
@@ -53,6 +54,7 @@ class Chains:
     constrain: Callable[[jax.Array, jax.Array], Callable[[Any], dict[str, jax.Array]]]
     num_warmup: int = 0
     tune: Callable[[int], Callable[[Any, jax.Array, jax.Array], Any]] | None = None
+    tuning_steps: Callable[[Any], jax.Array] | None = None
 
 
 class Sampler:
@@ -137,7 +139,10 @@ class Sampler:
                     advance(state, jnp.asarray(1), x, y)  # for its price alone
                 tuning_steps = self._tuning_steps(meter.seconds)
                 state = meter.compiled(chains.tune(tuning_steps), state, x, y)(state, x, y)
-            meter.gradients += tuning_steps * self.num_chains * self.GRADIENTS_PER_STEP
+            steps = tuning_steps * self.num_chains
+            if chains.tuning_steps is not None:
+                steps = int(np.sum(chains.tuning_steps(state)))
+            meter.gradients += steps * self.GRADIENTS_PER_STEP
 
         length = 1
         while done < total and meter.share < 1:

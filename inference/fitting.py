@@ -40,8 +40,8 @@ def fit(
         x: inputs (row, feature...), floating point. uint8 of three or more axes is taken for images, which stay as
             small as they are and reach the model as x / 255, minibatch by minibatch.
         y: labels (integers) or targets (floating point) (row,).
-        method: `NUTS(...)`, `HMC(...)`, `MCLMC(...)`, `SVI(...)`, `Laplace(...)`, `BayesByBackprop(...)`, `MAP(...)` or
-            `Ensemble(...)`.
+        method: `NUTS(...)`, `HMC(...)`, `MCLMC(...)`, `MAMS(...)`, `SVI(...)`, `Laplace(...)`, `BayesByBackprop(...)`,
+            `MAP(...)` or `Ensemble(...)`.
         progress: whether to show on standard error how far the fit is: a live bar where that is a terminal, else plain
             lines; by default the bar alone. A `Progress` of one's own says where and under which label.
         checkpoint: a file that the fit is kept in while it runs, every half a minute (a `Checkpoint` says how often):

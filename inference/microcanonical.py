@@ -71,8 +71,7 @@ class MCLMC(Sampler):
         super().__post_init__()
         if not (math.isfinite(self.desired_energy_var) and self.desired_energy_var > 0):
             raise ValueError(f"MCLMC got desired_energy_var={self.desired_energy_var}: give a number above 0")
-        if importlib.util.find_spec("blackjax") is None:
-            raise ValueError("MCLMC needs blackjax, which is not installed: pip install 'hmcvi[samplers]'")
+        check_blackjax("MCLMC")
 
     @property
     def name(self) -> str:
@@ -85,45 +84,16 @@ class MCLMC(Sampler):
         Raises:
             ValueError: the model has a single parameter: a direction in one dimension cannot turn.
         """
-        from blackjax.adaptation.mclmc_adaptation import MCLMCAdaptationState, mclmc_find_L_and_step_size
-        from blackjax.mcmc.integrators import IntegratorState
         from blackjax.mcmc.mclmc import build_kernel
-        from blackjax.util import generate_unit_vector, pytree_size
 
-        init_keys, momentum_keys, keys = jnp.moveaxis(jax.vmap(partial(jax.random.split, num=3))(chain_keys), 1, 0)
-        started = []
-
-        def begin(keys: jax.Array, x: jax.Array, y: jax.Array) -> Any:
-            options = {"init_strategy": init_to_sample, "dynamic_args": True, "model_args": (x, y)}
-            started.append(initialize_model(keys, model, **options))
-            return started[-1].param_info
-
-        position, potential_energy, gradient = run_once(begin, init_keys, x, y)
-        if not all_finite(potential_energy, gradient):
-            begin(init_keys, x, y)  # op by op, NumPyro says what is wrong
-        start = started[0]
-        dim = pytree_size(position) // self.num_chains
-        if dim < 2:
-            raise ValueError("MCLMC got a model with one parameter and needs at least two: give NUTS() or HMC()")
+        begun = Microcanonical("MCLMC", chain_keys, model, x, y)
         kernel = build_kernel()
-
-        def log_density(x: jax.Array, y: jax.Array) -> Any:
-            return lambda z: -start.potential_fn(x, y)(z)
 
         def tune(num_steps: int) -> Any:
             def tuned(state: _State, x: jax.Array, y: jax.Array) -> _State:
                 key, key_tuning = jax.random.split(state.key)
-                integrator, parameters, _ = mclmc_find_L_and_step_size(
-                    kernel,
-                    num_steps,
-                    state.integrator,
-                    key_tuning,
-                    log_density(x, y),
-                    # The second stage adds a third to its steps: 3/10 + 4/10 + 3/10.
-                    frac_tune1=0.3,
-                    frac_tune2=0.3,
-                    frac_tune3=0.3,
-                    desired_energy_var=self.desired_energy_var,
+                integrator, parameters = begun.tune(
+                    num_steps, state.integrator, key_tuning, x, y, self.desired_energy_var
                 )
                 return state._replace(integrator=integrator, parameters=parameters, key=key)
 
@@ -134,7 +104,7 @@ class MCLMC(Sampler):
             length, step_size, inverse_mass_matrix = state.parameters
 
             def step(integrator: Any, key: jax.Array) -> Any:
-                return kernel(key, integrator, log_density(x, y), inverse_mass_matrix, length, step_size)
+                return kernel(key, integrator, begun.log_density(x, y), inverse_mass_matrix, length, step_size)
 
             integrator, info = lax.scan(step, state.integrator, jax.random.split(key_steps, self.thinning))
             return _State(
@@ -142,7 +112,7 @@ class MCLMC(Sampler):
                 parameters=state.parameters,
                 key=key,
                 energy_error=info.energy_change.sum(),
-                energy_variance=(info.energy_change**2).mean() / dim,
+                energy_variance=(info.energy_change**2).mean() / begun.dim,
                 diverging=~info.nonans.all(),
             )
 
@@ -158,23 +128,16 @@ class MCLMC(Sampler):
                 "diverging": state.diverging,
             }
 
-        momentum = jax.vmap(generate_unit_vector)(momentum_keys, position)
-        lead, dtype = (self.num_chains,), potential_energy.dtype
-        # Where blackjax's tuning starts: a length and a step that suit parameters of scale 1.
-        parameters = MCLMCAdaptationState(
-            jnp.full(lead, math.sqrt(dim), dtype),
-            jnp.full(lead, 0.25 * math.sqrt(dim), dtype),
-            jnp.ones((*lead, dim), dtype),
-        )
+        lead, dtype = (self.num_chains,), begun.integrator.logdensity.dtype
         state = _State(
-            integrator=IntegratorState(position, momentum, -potential_energy, jax.tree.map(jnp.negative, gradient)),
-            parameters=parameters,
-            key=keys,
+            integrator=begun.integrator,
+            parameters=begun.parameters,
+            key=begun.keys,
             energy_error=jnp.zeros(lead, dtype),
             energy_variance=jnp.zeros(lead, dtype),
             diverging=jnp.zeros(lead, bool),
         )
-        return Chains(state, draw, record, constrain=start.postprocess_fn, tune=tune)
+        return Chains(state, draw, record, constrain=begun.constrain, tune=tune)
 
     def _tuning_steps(self, seconds_per_draw: float) -> int:
         steps = [float(self.num_warmup)]
@@ -203,3 +166,94 @@ class _State(NamedTuple):
     energy_error: jax.Array
     energy_variance: jax.Array
     diverging: jax.Array
+
+
+class Microcanonical:
+    """Chains at draws of the prior, ready for blackjax's microcanonical kernels, and their unadjusted tuning.
+
+    Arguments:
+        what: who asks, for messages.
+        chain_keys: a random key for each chain.
+        model: the model as the user gave it.
+        x: inputs (row, feature...).
+        y: targets (row,).
+
+    Attributes:
+        integrator: blackjax's position, momentum, log density and its gradient, every leaf (chain, ...).
+        parameters: where the tuning begins: length, step size, inverse mass matrix, every leaf (chain, ...).
+        keys: random keys (chain,).
+        dim: parameters of the model.
+        constrain: see `Chains`.
+
+    Raises:
+        ValueError: the model has a single parameter: a direction in one dimension cannot turn.
+    """
+
+    def __init__(self, what: str, chain_keys: jax.Array, model: Model, x: jax.Array, y: jax.Array):
+        from blackjax.adaptation.mclmc_adaptation import MCLMCAdaptationState
+        from blackjax.mcmc.integrators import IntegratorState
+        from blackjax.util import generate_unit_vector, pytree_size
+
+        init_keys, momentum_keys, self.keys = jnp.moveaxis(jax.vmap(partial(jax.random.split, num=3))(chain_keys), 1, 0)
+        started = []
+
+        def begin(keys: jax.Array, x: jax.Array, y: jax.Array) -> Any:
+            options = {"init_strategy": init_to_sample, "dynamic_args": True, "model_args": (x, y)}
+            started.append(initialize_model(keys, model, **options))
+            return started[-1].param_info
+
+        position, potential_energy, gradient = run_once(begin, init_keys, x, y)
+        if not all_finite(potential_energy, gradient):
+            begin(init_keys, x, y)  # op by op, NumPyro says what is wrong
+        self._start = started[0]
+        self.constrain = self._start.postprocess_fn
+        num_chains = len(chain_keys)
+        self.dim = pytree_size(position) // num_chains
+        if self.dim < 2:
+            raise ValueError(f"{what} got a model with one parameter and needs at least two: give NUTS() or HMC()")
+        momentum = jax.vmap(generate_unit_vector)(momentum_keys, position)
+        self.integrator = IntegratorState(position, momentum, -potential_energy, jax.tree.map(jnp.negative, gradient))
+        # Where blackjax's tuning starts: a length and a step that suit parameters of scale 1.
+        dtype = potential_energy.dtype
+        self.parameters = MCLMCAdaptationState(
+            jnp.full((num_chains,), math.sqrt(self.dim), dtype),
+            jnp.full((num_chains,), 0.25 * math.sqrt(self.dim), dtype),
+            jnp.ones((num_chains, self.dim), dtype),
+        )
+
+    def log_density(self, x: jax.Array, y: jax.Array) -> Any:
+        """Return the log joint as a function of the unconstrained sites."""
+        return lambda z: -self._start.potential_fn(x, y)(z)
+
+    def tune(
+        self,
+        num_steps: int,
+        integrator: Any,
+        key: jax.Array,
+        x: jax.Array,
+        y: jax.Array,
+        desired_energy_var: float,
+    ) -> tuple[Any, Any]:
+        """Return one chain's integrator and parameters after so many steps, at `desired_energy_var` of `MCLMC`."""
+        from blackjax.adaptation.mclmc_adaptation import mclmc_find_L_and_step_size
+        from blackjax.mcmc.mclmc import build_kernel
+
+        integrator, parameters, _ = mclmc_find_L_and_step_size(
+            build_kernel(),
+            num_steps,
+            integrator,
+            key,
+            self.log_density(x, y),
+            # The second stage adds a third to its steps: 3/10 + 4/10 + 3/10.
+            frac_tune1=0.3,
+            frac_tune2=0.3,
+            frac_tune3=0.3,
+            desired_energy_var=desired_energy_var,
+        )
+        return integrator, parameters
+
+
+def check_blackjax(what: str) -> None:
+    """Raise ValueError where blackjax is not installed."""
+    if importlib.util.find_spec("blackjax") is None:
+        raise ValueError(f"{what} needs blackjax, which is not installed: pip install 'hmcvi[samplers]'")

@@ -56,6 +56,7 @@ _METHOD_LOOKS = {
     # Backprop: green); line and marker are nobody else's.
     "hmc": Look("#00466E", (0, (12, 2)), "X"),
     "mclmc": Look("#5B4BB5", (0, (10, 1.5, 3, 1.5)), "p"),
+    "mams": Look("#9A8CE0", (0, (2, 1, 5, 1)), "H"),
     "svi-full": Look("#8C3E00", (0, (3, 1)), "*"),
     "svi-lowrank": Look("#E59255", (0, (6, 3)), "d"),
     "svi-flow": Look("#5C2900", (0, (4, 1, 1, 1)), "h"),

@@ -20,6 +20,7 @@ import numpyro.distributions as dist
 import pytest
 
 from hmcvi.inference import (
+    MAMS,
     MAP,
     MCLMC,
     NUTS,
@@ -47,6 +48,7 @@ METHODS = {
     "nuts, in lock step": NUTS(num_warmup=30, num_draws=30, num_chains=2, chain_method="vectorized"),
     "nuts, to a budget": NUTS(num_warmup=20, num_draws=400, num_chains=2, max_passes=4_000),
     "mclmc": MCLMC(num_warmup=50, num_draws=40, num_chains=2, thinning=3),
+    "mams": MAMS(num_warmup=50, num_draws=40, num_chains=2),
     "svi": SVI(num_steps=400, num_draws=20, batch_size=32),
     "svi, to a plateau": SVI(num_steps=8_000, num_draws=20, learning_rate=0.1),
     "bbb from map": BayesByBackprop(num_steps=400, num_draws=20, start=MAP(num_steps=300)),

@@ -22,6 +22,7 @@ from scipy import stats
 
 from hmcvi.inference import (
     HMC,
+    MAMS,
     MAP,
     MCLMC,
     NUTS,
@@ -51,6 +52,7 @@ METHODS = {
     "nuts": NUTS(num_warmup=30, num_draws=20, num_chains=2, max_tree_depth=5),
     "hmc": HMC(num_warmup=30, num_draws=20, num_chains=2, max_num_steps=31),
     "mclmc": MCLMC(num_warmup=100, num_draws=20, num_chains=2, thinning=2),
+    "mams": MAMS(num_warmup=100, num_draws=20, num_chains=2, thinning=2, mean_num_steps=3.0),
     "svi": SVI(**BUDGET),
     "svi-full": SVI(guide=AutoMultivariateNormal, **BUDGET),
     "svi-lowrank": SVI(guide=AutoLowRankMultivariateNormal, **BUDGET),
@@ -65,7 +67,7 @@ METHODS = {
 
 # (chain, draw) of a fit: a point is one draw, and every member of an ensemble is one.
 LEADS = dict.fromkeys(METHODS, (1, 20)) | {"map": (1, 1), "ensemble": (1, 3)}
-LEADS |= dict.fromkeys(("nuts", "hmc", "mclmc"), (2, 20))
+LEADS |= dict.fromkeys(("nuts", "hmc", "mclmc", "mams"), (2, 20))
 
 RANDOM = np.random.default_rng(0)
 TABLE = RANDOM.normal(size=(ROWS + NEW_ROWS, 3))
@@ -83,7 +85,7 @@ TARGETS = {
 # A GP calls no layer effect: to it the three estimators are one program, which one row stands for. Samplers and guides
 # see of a model its log density and its supports: NUTS and SVI stand for theirs on the CNN and the GP.
 LEFT_OUT = {("bbb-local", "gp"), ("bbb-shared", "gp")}
-LEFT_OUT |= {(m, t) for m in ("hmc", "mclmc", "svi-full", "svi-lowrank", "svi-flow") for t in ("cnn", "gp")}
+LEFT_OUT |= {(m, t) for m in ("hmc", "mclmc", "mams", "svi-full", "svi-lowrank", "svi-flow") for t in ("cnn", "gp")}
 PAIRS = [(m, t) for t in TARGETS for m in METHODS if (m, t) not in LEFT_OUT]
 
 
@@ -211,7 +213,7 @@ def test_the_draws_of_one_fit_differ(pair):
         assert distinct == len(flat) or (fitted(pair)[0].stats and distinct > len(flat) / 2), name
 
 
-@pytest.mark.parametrize("method", ["nuts", "hmc", "mclmc"])
+@pytest.mark.parametrize("method", ["nuts", "hmc", "mclmc", "mams"])
 def test_what_adapts_a_sampler_is_not_among_its_draws(method):
     # A warm-up draw has a step size of its own; those that are kept share what the warm-up ended with.
     step_size = np.asarray(fitted((method, "linear"))[0].stats["step_size"])
@@ -232,6 +234,7 @@ OWN_STATS = {
     "nuts": HAMILTONIAN | {"tree_depth"},
     "hmc": HAMILTONIAN,
     "mclmc": {"decoherence_length", "energy_error", "energy_variance"},
+    "mams": {"acceptance_rate"},
 }
 
 

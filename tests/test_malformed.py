@@ -87,6 +87,7 @@ OPTIONS = {
     "nuts": "num_warmup num_draws num_chains target_accept max_tree_depth dense_mass chain_method max_passes",
     "hmc": "trajectory_length max_num_steps num_draws max_seconds",
     "mclmc": "thinning desired_energy_var num_warmup",
+    "mams": "thinning mean_num_steps target_accept num_warmup",
     "svi": "num_draws init_scale num_particles guide num_steps batch_size learning_rate schedule optimizer start",
     "bbb": "clip_norm temperature kl_weighting num_draws num_restarts estimator",
     "ensemble": "size num_steps learning_rate",

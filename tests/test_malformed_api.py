@@ -22,6 +22,7 @@ from hmcvi.benchmarks.experiment import Experiment
 from hmcvi.benchmarks.options import UsageError
 from hmcvi.inference import (
     HMC,
+    MAMS,
     MAP,
     MCLMC,
     NUTS,
@@ -194,7 +195,7 @@ def test_experiments(fields):
 
 @many(100)
 @given(
-    method=st.sampled_from([NUTS, HMC, MCLMC, SVI, BayesByBackprop, MAP, Ensemble, Laplace]),
+    method=st.sampled_from([NUTS, HMC, MCLMC, MAMS, SVI, BayesByBackprop, MAP, Ensemble, Laplace]),
     name=st.sampled_from(["num_draws", "num_chains", "num_steps", "num_warmup", "size", "num_restarts", "batch_size"]),
     number=st.one_of(st.integers(-2, 2), st.integers(2**30, 2**70), st.floats(), st.booleans()),
 )

@@ -13,7 +13,7 @@ from .drawn_text import check_score_panels
 
 TITLES = ("digits, mlp", "wine")
 METHODS = (
-    *("nuts", "hmc", "mclmc", "svi", "svi-full", "svi-lowrank", "svi-flow"),
+    *("nuts", "hmc", "mclmc", "mams", "svi", "svi-full", "svi-lowrank", "svi-flow"),
     *("laplace", "bbb", "bbb-local", "bbb-shared", "map", "ensemble"),
 )
 SCORES = ("accuracy", "nll", "ece")

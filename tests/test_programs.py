@@ -9,6 +9,7 @@ import pytest
 
 from hmcvi.inference import (
     HMC,
+    MAMS,
     MAP,
     MCLMC,
     NUTS,
@@ -30,6 +31,7 @@ METHODS = [
     NUTS(**CHAINS, max_tree_depth=3),
     HMC(**CHAINS, max_num_steps=5),
     MCLMC(**{**CHAINS, "num_warmup": 50}),
+    MAMS(**{**CHAINS, "num_warmup": 50}),
     SVI(**STEPS, num_draws=5),
     BayesByBackprop(**STEPS, num_draws=5),
     MAP(**STEPS),

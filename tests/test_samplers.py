@@ -16,6 +16,7 @@ import pytest
 from hmcvi.benchmarks import cli
 from hmcvi.inference import (
     HMC,
+    MAMS,
     MCLMC,
     NUTS,
     FitError,
@@ -41,6 +42,7 @@ SAMPLERS = {
     "hmc": HMC(num_warmup=300, num_draws=1000),
     "hmc, dense": HMC(num_warmup=300, num_draws=1000, dense_mass=True, chain_method="vectorized"),
     "mclmc": MCLMC(num_warmup=2000, num_draws=1000, thinning=10),
+    "mams": MAMS(num_warmup=3000, num_draws=1000),
 }
 
 
@@ -60,16 +62,17 @@ def test_moments_are_those_of_the_conjugate_posterior(name):
     for moment, exact, sd in ((standard, 0, 1.0), (standard**2, 1, np.sqrt(2))):
         size = bulk_ess(moment)
         assert size.min() > 400
-        # Nine moments (three of each) of three fits, 4.5 standard errors: 1e-4 false alarms.
+        # Six moments of four fits, 4.5 standard errors: 2e-4 false alarms.
         np.testing.assert_array_less(np.abs(moment.mean((0, 1)) - exact), 4.5 * sd / np.sqrt(size) + bias)
 
 
-@pytest.mark.parametrize("name", ["hmc", "mclmc"])
+@pytest.mark.parametrize("name", ["hmc", "mclmc", "mams"])
 def test_the_verdict_holds_for_every_sampler(name):
     found = convergence(fitted(name), X, Y)
     assert found.converged, found.reason
-    assert np.isnan(found.ebfmi) == (name == "mclmc")
-    assert ("E-BFMI is not applicable" in found.reason) == (name == "mclmc")
+    # Trajectories of constant speed have no kinetic energy to draw anew.
+    assert np.isnan(found.ebfmi) == (name != "hmc")
+    assert ("E-BFMI is not applicable" in found.reason) == (name != "hmc")
 
 
 def test_a_trajectory_takes_as_many_gradients_as_its_length_asks_for():
@@ -91,6 +94,18 @@ def test_mclmc_counts_every_gradient_of_tuning_and_steps():
     # 2000 tuning steps and 1000 draws of 10 steps, of two gradients each, in 4 chains.
     assert fitted("mclmc").num_gradients == 4 * 2 * (2000 + 1000 * 10)
     assert (np.asarray(fitted("mclmc").stats["n_steps"]) == 10).all()
+
+
+def test_mams_reaches_its_acceptance_and_counts_every_gradient():
+    method, result = SAMPLERS["mams"], fitted("mams")
+    # Dual averaging over 100 trajectories leaves some hundredths.
+    assert abs(float(np.mean(result.stats["acceptance_rate"])) - method.target_accept) < 0.08
+    per_draw = np.asarray(result.stats["n_steps"])
+    # Lengths of 2 trajectories a draw, uniform from 1 to 19 where the mean is 10: sd √(2 · 30).
+    assert abs(per_draw.mean() - 2 * 10) < 4.5 * np.sqrt(60 / per_draw.size)
+    tuning = result.num_gradients / 2 - per_draw.sum()
+    # 2000 unadjusted steps and 100 trajectories of 10 on average, in each of 4 chains.
+    assert abs(tuning - 4 * 3000) < 4.5 * np.sqrt(4 * 100 * 30)
 
 
 # --- budgets

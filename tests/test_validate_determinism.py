@@ -17,7 +17,7 @@ from .run_folders import differences
 pytestmark = pytest.mark.validate
 
 RUNS = {
-    "mlp": "--data wine --methods nuts hmc mclmc svi svi-full laplace bbb bbb-local bbb-shared map ensemble",
+    "mlp": "--data wine --methods nuts hmc mclmc mams svi svi-full laplace bbb bbb-local bbb-shared map ensemble",
     "mlp, regression": "--data wave --methods nuts svi bbb",
     "cnn": "--data digits --model cnn --rows 200 --methods nuts svi bbb",
     "gp": "--data wave --model gp --methods nuts svi bbb",
