@@ -103,10 +103,8 @@ def bare(*, rows: int | None, warmup: int, draws: int) -> Ready:
     return Ready(run, _facts(draws_made))
 
 
-def bare_draws(
-    key: jax.Array, probes: Probes, warmup: int, draws: int
-) -> tuple[dict[str, np.ndarray], float, float]:
-    """Return the unconstrained draws (chain, draw, ...) by site, the seconds from the first draw on, and of compiling."""
+def bare_draws(key: jax.Array, probes: Probes, warmup: int, draws: int) -> tuple[dict[str, np.ndarray], float, float]:
+    """Return draws (chain, draw, ...) by site, unconstrained, the seconds from the second on, and of compiling."""
     method = method_of(warmup, draws)
     watch = Stopwatch()
     chains = method.start(jax.random.split(key, method.num_chains), probes.model, probes.x, probes.y)

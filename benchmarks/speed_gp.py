@@ -9,7 +9,6 @@ computes in float64, the others in float32, their default.
 
 from __future__ import annotations
 
-import functools
 import math
 import time
 import warnings

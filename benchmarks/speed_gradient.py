@@ -226,7 +226,7 @@ def network(name: str, *, rows: int, seconds: float, **_: Any) -> Ready:
 def products_alone(*, rows: int, seconds: float, **_: Any) -> Ready:
     """Return a contestant that computes the matrix products of `gradient-mlp` and nothing else."""
     x, _ = inputs(rows, (PIXELS**2,), CLASSES)
-    given = weights({"hidden_0.kernel": (PIXELS**2, UNITS), "out.kernel": (UNITS, CLASSES)})
+    kernels = weights({"hidden_0.kernel": (PIXELS**2, UNITS), "out.kernel": (UNITS, CLASSES)})
 
     def step(carried: Any, x: jax.Array) -> Any:
         first, second = carried
@@ -234,13 +234,15 @@ def products_alone(*, rows: int, seconds: float, **_: Any) -> Ready:
         outputs = hidden @ second
         return first + STEP * x.T @ (outputs @ second.T), second + STEP * hidden.T @ outputs
 
-    return _product(step, tuple(map(jnp.asarray, given.values())), jnp.asarray(x), seconds, mlp_operations(rows) / 1e9)
+    return _product(
+        step, tuple(map(jnp.asarray, kernels.values())), jnp.asarray(x), seconds, mlp_operations(rows) / 1e9
+    )
 
 
 def square_product(*, seconds: float, square: int, **_: Any) -> Ready:
     """Return a contestant that multiplies square matrices."""
-    given = jnp.asarray(weights({"square": (square, square)})["square"])  # of spectral radius about 1
-    return _product(lambda a, b: a @ b, given, given, seconds, 2.0 * square**3 / 1e9, f"{square:,} × {square:,}")
+    matrix = jnp.asarray(weights({"square": (square, square)})["square"])  # of spectral radius about 1
+    return _product(lambda a, b: a @ b, matrix, matrix, seconds, 2.0 * square**3 / 1e9, f"{square:,} × {square:,}")
 
 
 def _product(

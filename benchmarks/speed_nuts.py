@@ -45,7 +45,7 @@ Draws = Mapping[str, jax.Array]
 
 def cases(quick: bool) -> list[Case]:
     """Return the three cases."""
-    module, cap = "speed_nuts", 20.0 if quick else 900.0
+    module, cap = "speed_nuts", 10.0 if quick else 900.0
     contestants = (
         Contestant("hmcvi nuts", module, ours=True),
         Contestant("hmcvi mclmc", module, ours=True, needs="blackjax"),
@@ -97,9 +97,7 @@ class Probes:
         return {"log-likelihoods": likelihoods, "outputs": outputs.reshape(*outputs.shape[:2], -1)}
 
 
-def until_converged(
-    blocks: Iterator[tuple[float, Mapping[str, np.ndarray]]], cap: float, most: int
-) -> dict[str, Any]:
+def until_converged(blocks: Iterator[tuple[float, Mapping[str, np.ndarray]]], cap: float, most: int) -> dict[str, Any]:
     """Return a round's answer: the seconds when the draws so far were first judged converged, or how far they came.
 
     Arguments:
@@ -110,7 +108,9 @@ def until_converged(
     so_far: dict[str, np.ndarray] = {}
     came = f"it made no draw within {cap:,.0f} s"
     for seconds, values in blocks:
-        so_far = {kind: np.concatenate([so_far[kind], of] if kind in so_far else [of], axis=1) for kind, of in values.items()}
+        so_far = {
+            kind: np.concatenate([so_far[kind], of] if kind in so_far else [of], axis=1) for kind, of in values.items()
+        }
         judged = verdict(so_far)
         draws = so_far["log-likelihoods"].shape[1]
         lowest, score = min(judged.ess_bulk, judged.ess_tail), so_far["log-likelihoods"].mean()
@@ -138,7 +138,9 @@ class Laps(Progress):
         self.laps.append((done, self._watch.seconds))
 
 
-def hmcvi(method: Any, num_warmup: int, laps_of_warmup: int, probes: Probes, *, cap: float, block: int, most: int) -> Ready:
+def hmcvi(
+    method: Any, num_warmup: int, laps_of_warmup: int, probes: Probes, *, cap: float, block: int, most: int
+) -> Ready:
     """Return a sampler of ours.
 
     Arguments:

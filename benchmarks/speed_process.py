@@ -73,7 +73,7 @@ class Case:
         contestants: who takes part, in the order of the table.
         size: what every contestant is made with.
         limit: seconds after which a round's answer is waited for no more.
-        rounds: rounds of it at most; None takes as many as asked for.
+        tolerances: absolute differences of facts up to which work counts as equal, by fact; others have a relative one.
     """
 
     name: str
@@ -82,7 +82,7 @@ class Case:
     contestants: tuple[Contestant, ...]
     size: Mapping[str, Any] = field(default_factory=dict)
     limit: float = 3600.0
-    rounds: int | None = None
+    tolerances: Mapping[str, float] = field(default_factory=dict)
 
 
 class Stopwatch:
@@ -97,10 +97,10 @@ class Stopwatch:
         self._compiling: list[tuple[float, float]] = []
         jax.monitoring.register_event_duration_secs_listener(self._heard)
 
-    def _heard(self, event: str, seconds: float, **_: Any) -> None:
+    def _heard(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
         if event.startswith("/jax/core/compile/"):
             now = self._clock()
-            self._compiling.append((max(now - seconds, self._started), now))
+            self._compiling.append((max(now - duration_secs, self._started), now))
 
     @property
     def compile_seconds(self) -> float:
@@ -220,10 +220,12 @@ def measure(
             try:
                 processes[contestant.name] = process = Process(contestant, case.size, torch_python)
                 tally.begin(process.ready)
-                check_facts({name: of.facts for name, of in found.items() if not of.failure and of.facts})
+                check_facts(
+                    {name: of.facts for name, of in found.items() if not of.failure and of.facts}, case.tolerances
+                )
             except FailedError as error:
                 tally.failure = str(error)
-        for number in range(min(rounds, case.rounds or rounds)):
+        for number in range(rounds):
             for contestant in case.contestants:
                 tally = found[contestant.name]
                 if tally.failure:
@@ -239,13 +241,19 @@ def measure(
     return [tally.measurement() for tally in found.values()]
 
 
-def check_facts(facts: Mapping[str, Mapping[str, float]]) -> None:
-    """Raise FailedError where the last contestant's facts are not those of the first."""
+def check_facts(facts: Mapping[str, Mapping[str, float]], tolerances: Mapping[str, float]) -> None:
+    """Raise FailedError where the last contestant's facts are not those of the first.
+
+    Arguments:
+        facts: by contestant, those that have some.
+        tolerances: see `Case`.
+    """
     if not facts:
         return
     (first, wanted), (last, given) = next(iter(facts.items())), list(facts.items())[-1]
     for name, value in given.items():
-        if name in wanted and not abs(value - wanted[name]) <= TOLERANCE * max(abs(wanted[name]), 1e-6):
+        allowed = tolerances.get(name, TOLERANCE * abs(wanted[name]))
+        if not abs(value - wanted[name]) <= allowed:  # NaN is no agreement
             raise FailedError(
                 f"{name} is {value:.6g} by {last} and {wanted[name]:.6g} by {first}: what is compared is not the same"
             )

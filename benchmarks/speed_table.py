@@ -20,6 +20,9 @@ from hmcvi.inference.durable import write_whole
 
 __all__ = ["Measurement", "publish", "ratios", "read", "shown"]
 
+OVERHEAD = "draws/s"
+"""The unit of a comparison whose answer is an overhead: it is told in per cent too."""
+
 CSV, PAGE = "speed.csv", "speed.md"
 
 
@@ -99,7 +102,7 @@ def publish(folder: Path, found: Sequence[Measurement], made: Mapping[str, str])
 def read(path: Path) -> list[tuple[Mapping[str, str], list[Measurement]]]:
     """Return what a published speed.csv holds, by case: what it was made with, and its measurements."""
     table = pd.read_csv(path, keep_default_na=False, dtype=str)
-    cases = []
+    cases: list[tuple[Mapping[str, str], list[Measurement]]] = []
     for _, rows in table.groupby("case", sort=False):
         made = {name: rows[name].iloc[0] for name in ("date", "device", "versions")}
         cases.append((made, [_measurement(of) for _, of in rows.groupby("contestant", sort=False)]))
@@ -152,7 +155,14 @@ def _tables(found: Sequence[Measurement]) -> list[tuple[list[str], list[list[str
 def _sentences(found: Sequence[Measurement]) -> list[str]:
     """Return what there is to say of each contestant."""
     failed = [f"{one.contestant}: {one.failure}" for one in found if one.failure]
-    return [*failed, *(f"{one.contestant}: {one.note}" for one in found if one.note)]
+    ours, others = ([one for one in found if one.ours is mine and one.values] for mine in (True, False))
+    longer = [
+        f"{one.contestant} takes {_spread(100 / ratios(one, other) - 100)} % longer than {other.contestant}"
+        for one in ours
+        for other in others
+        if one.unit == OVERHEAD
+    ]
+    return [*failed, *longer, *(f"{one.contestant}: {one.note}" for one in found if one.note)]
 
 
 def _page(path: Path) -> str:
@@ -194,4 +204,4 @@ def _number(value: float) -> str:
     """
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
