@@ -225,7 +225,7 @@ def network(name: str, *, rows: int, seconds: float, **_: Any) -> Ready:
 
 def products_alone(*, rows: int, seconds: float, **_: Any) -> Ready:
     """Return a contestant that computes the matrix products of `gradient-mlp` and nothing else."""
-    x, _ = inputs(rows, (PIXELS**2,), CLASSES)
+    x = inputs(rows, (PIXELS**2,), CLASSES)[0]
     kernels = weights({"hidden_0.kernel": (PIXELS**2, UNITS), "out.kernel": (UNITS, CLASSES)})
 
     def step(carried: Any, x: jax.Array) -> Any:

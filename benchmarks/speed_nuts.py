@@ -34,7 +34,7 @@ from hmcvi.inference.progress import Progress
 
 from .experiment import Experiment
 from .peer_protocol import Ready, serve
-from .speed_process import Case, Contestant, Stopwatch
+from .speed_process import Case, Contestant, Stopwatch, keep_programs
 
 __all__ = ["CONTESTANTS", "Probes", "cases", "until_converged"]
 
@@ -367,6 +367,7 @@ def _made(make: Callable[..., Ready], devices: int) -> Callable[..., Ready]:
     def made(*, data: str, model: str, rows: int | None, **sizes: Any) -> Ready:
         if devices > 1:
             jax.config.update("jax_num_cpu_devices", devices)
+        keep_programs()  # NumPyro compiles each call anew, and so does what judges
         return make(probes=Probes(data, model, rows), **sizes)
 
     return made

@@ -6,6 +6,7 @@ measurement, and what a case compares is compared first: contestants that do not
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib.util
 import json
@@ -26,7 +27,7 @@ import jax
 
 from .speed_table import Measurement
 
-__all__ = ["Case", "Contestant", "Stopwatch", "measure"]
+__all__ = ["Case", "Contestant", "Stopwatch", "keep_programs", "measure"]
 
 PEERS = "pip install 'hmcvi[peers]'"
 
@@ -119,6 +120,16 @@ class Stopwatch:
     def took(self, count: float, **more: Any) -> dict[str, Any]:
         """Return a round's answer: see `peer_protocol.Ready`."""
         return {"count": count, "seconds": self.seconds, "compile": self.compile_seconds, **more}
+
+
+def keep_programs() -> str:
+    """Keep compiled programs in a folder that goes with this process, and return what that is called."""
+    folder = tempfile.TemporaryDirectory(prefix="hmcvi-speed-")
+    atexit.register(folder.cleanup)
+    jax.config.update("jax_compilation_cache_dir", folder.name)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    return "JAX's compilation cache"
 
 
 class FailedError(Exception):

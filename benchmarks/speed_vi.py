@@ -6,10 +6,8 @@ weight, which is checked; priors and initial values, which cost nothing, are eac
 
 from __future__ import annotations
 
-import atexit
 import dataclasses
 import functools
-import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +24,7 @@ from hmcvi.inference import SVI, BayesByBackprop, fit
 from hmcvi.models import cnn, mlp
 
 from .peer_protocol import Ready, inputs, serve
-from .speed_process import Case, Contestant, Stopwatch
+from .speed_process import Case, Contestant, Stopwatch, keep_programs
 
 __all__ = ["CONTESTANTS", "cases"]
 
@@ -84,7 +82,7 @@ def hmcvi(name: str, *, model: str, rows: int, batch: int, steps: int) -> Ready:
         numbers.append(float(result.num_optimised or 0))
         return {"count": steps, "seconds": result.run_seconds}
 
-    kept = _keep_programs()
+    kept = keep_programs()
     watch = Stopwatch()
     run(0)
     about = f"seconds of the compiled loop; later rounds find their programs in {kept}"
@@ -109,7 +107,7 @@ def numpyro_run(*, model: str, rows: int, batch: int, steps: int) -> Ready:
         jax.block_until_ready(result.losses)
         return {"count": steps, "seconds": watch.seconds}
 
-    kept = _keep_programs()
+    kept = keep_programs()
     watch = Stopwatch()
     run(0)
     about = f"seconds of the whole call, without compiling, which comes anew with each; later rounds find it in {kept}"
@@ -142,16 +140,6 @@ def numpyro_scanned(*, model: str, rows: int, batch: int, steps: int) -> Ready:
         return {"count": epochs * per_epoch, "seconds": watch.seconds}
 
     return Ready(run, _numbers(svi, data[0][:batch], data[1][:batch]), compile_seconds=compiled)
-
-
-def _keep_programs() -> str:
-    """Keep compiled programs in a folder that goes with this process, and return what that is called."""
-    folder = tempfile.TemporaryDirectory(prefix="hmcvi-speed-")
-    atexit.register(folder.cleanup)
-    jax.config.update("jax_compilation_cache_dir", folder.name)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    return "JAX's compilation cache"
 
 
 def _work(model: str, rows: int) -> tuple[Callable[..., Any], np.ndarray, np.ndarray]:
