@@ -14,7 +14,6 @@ chains in turn, so that it takes part with four devices too.
 
 from __future__ import annotations
 
-import functools
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -370,15 +369,17 @@ def _made(make: Callable[..., Ready], devices: int) -> Callable[..., Ready]:
     return made
 
 
-def _ours(name: str, *, probes: Probes, warmup: int, **sizes: Any) -> Ready:
-    if name == "nuts":
-        return hmcvi(NUTS, warmup, warmup, probes, **sizes)
+def _our_nuts(*, probes: Probes, warmup: int, **sizes: Any) -> Ready:
+    return hmcvi(NUTS, warmup, warmup, probes, **sizes)
+
+
+def _our_mclmc(*, probes: Probes, warmup: int, **sizes: Any) -> Ready:
     return hmcvi(MCLMC, 8 * warmup, 0, probes, **sizes)  # 4,000 steps, its default, ahead of all draws
 
 
 CONTESTANTS: dict[str, Callable[..., Ready]] = {
-    "hmcvi nuts": _made(functools.partial(_ours, "nuts"), CHAINS),
-    "hmcvi mclmc": _made(functools.partial(_ours, "mclmc"), CHAINS),
+    "hmcvi nuts": _made(_our_nuts, CHAINS),
+    "hmcvi mclmc": _made(_our_mclmc, CHAINS),
     "numpyro nuts": _made(numpyro_nuts, 1),
     "numpyro, 4 devices": _made(numpyro_nuts, CHAINS),
     "blackjax nuts": _made(blackjax_nuts, 1),
