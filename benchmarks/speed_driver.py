@@ -23,8 +23,8 @@ from hmcvi.inference import NUTS, fit
 from hmcvi.inference.progress import Progress
 
 from .peer_protocol import Ready, serve
-from .speed_nuts import Probes
 from .speed_process import Case, Contestant, Stopwatch
+from .speed_reference import Probes
 
 __all__ = ["CONTESTANTS", "cases"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,8 +147,9 @@ def _tables(found: Sequence[Measurement]) -> list[tuple[list[str], list[list[str
     ours = [one for one in found if one.ours and one.values]
     others = [one for one in found if not one.ours and one.values]
     if ours and others:
-        against = [[one.contestant, *(_spread(ratios(one, other)) for other in others)] for one in ours]
-        tables.append((["times as fast as", *(other.contestant for other in others)], against))
+        # a row for each of the others: ours are four at most, so that they fit side by side
+        against = [[other.contestant, *(_spread(ratios(one, other), _ratio) for one in ours)] for other in others]
+        tables.append((["times as fast as", *(one.contestant for one in ours)], against))
     return tables
 
 
@@ -186,16 +187,6 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cell.replace('|', '\\|') for cell in cells)} |"
 
 
-def _spread(values: np.ndarray) -> str:
-    """Return the median, and the extremes where there are several."""
-    if not len(values):
-        return "–"
-    if len(values) == 1:
-        return _number(float(values[0]))
-    middle, low, high = (_number(float(value)) for value in (np.median(values), values.min(), values.max()))
-    return f"{middle} ({low}–{high})"
-
-
 def _number(value: float) -> str:
     """Return three digits of a number, never as a power of ten where it can be read.
 
@@ -205,3 +196,22 @@ def _number(value: float) -> str:
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
     return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
+
+
+def _ratio(value: float) -> str:
+    """Return a ratio to a hundredth, or to two digits where it is small.
+
+    >>> _ratio(1.066), _ratio(0.0213), _ratio(61.24), _ratio(1234)
+    ('1.07', '0.021', '61.2', '1,234')
+    """
+    return f"{value:.2g}" if value < 0.1 else f"{value:.2f}" if value < 10 else _number(value)
+
+
+def _spread(values: np.ndarray, number: Callable[[float], str] = _number) -> str:
+    """Return the median, and the extremes where there are several."""
+    if not len(values):
+        return "–"
+    if len(values) == 1:
+        return number(float(values[0]))
+    middle, low, high = (number(float(value)) for value in (np.median(values), values.min(), values.max()))
+    return f"{middle} ({low}–{high})"

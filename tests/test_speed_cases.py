@@ -9,8 +9,8 @@ import pytest
 
 from hmcvi.benchmarks import speed, speed_driver, speed_gp, speed_gradient, speed_nuts, speed_vi
 from hmcvi.benchmarks.peer_protocol import Ready, inputs
-from hmcvi.benchmarks.speed_nuts import Probes, until_converged
 from hmcvi.benchmarks.speed_process import check_facts
+from hmcvi.benchmarks.speed_reference import Probes, until_converged
 from hmcvi.inference import NUTS, fit
 
 FLAX_WARNING = "ignore::DeprecationWarning"
