@@ -3,7 +3,7 @@
 The same kernel, key, data and chain method, once in one compiled loop that does nothing else, and once under `fit` with
 progress shown, a checkpoint written as often as by default, and all statistics kept. Both count from the first draw
 on, so that starting counts for neither: the driver from its first word of progress to the end of the call, which holds
-the last checkpoint and the constrained draws, too. The draws are the same bytes, which is checked.
+the last checkpoint and the constrained draws, too. Both make the same draws: the length of the last ones is compared.
 """
 
 from __future__ import annotations
