@@ -1,22 +1,19 @@
 """Training steps of Intel's bayesian-torch, for `speed.py` to stand beside; run by a Python that has it.
 
-Imports nothing of hmcvi, so that it runs in an environment of its own. Reads lines "CASE STEPS" from standard input,
-and answers each with the seconds that so many steps of that case took, after one warm-up of each case.
+Imports nothing of hmcvi, so that it runs in an environment of its own.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-import json
-import sys
 import time
-from collections.abc import Callable
 
 import torch
 from bayesian_torch.layers import Conv2dFlipout, LinearFlipout
+from peer_protocol import Ready, inputs, serve
 from torch import nn
 
-BATCH_SIZE, ROWS, LEARNING_RATE = 128, 12_800, 0.001
+LEARNING_RATE = 0.001
 
 PRIOR = {"prior_mean": 0.0, "prior_variance": 1.0, "posterior_mu_init": 0.0, "posterior_rho_init": -3.0}
 """The settings of bayesian-torch's own examples."""
@@ -48,46 +45,40 @@ class Network(nn.Module):
         return x, total
 
 
-def training(network: Network, shape: tuple[int, ...]) -> Callable[[int], float]:
-    """Return a function that takes so many training steps and returns the seconds they took."""
-    x, y = torch.rand(ROWS, *shape), torch.randint(10, (ROWS,))
+NETWORKS = {
+    "mlp": (([], [(784, 400), (400, 400), (400, 10)]), (784,)),
+    "cnn": (([(1, 32), (32, 64)], [(64 * 7 * 7, 128), (128, 10)]), (1, 28, 28)),
+}
+"""Layers, and the shape of an input."""
+
+
+def training(*, model: str, rows: int, batch: int, steps: int) -> Ready:
+    """Return the contestant, two steps of which are taken to warm up."""
+    sizes, shape = NETWORKS[model]
+    network = Network(*sizes)
+    x, y = (torch.from_numpy(part) for part in inputs(rows, shape, 10))
     optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
 
-    def steps(number: int) -> float:
+    def take(number: int) -> float:
         started = time.perf_counter()
         for i in range(number):
-            if i % (ROWS // BATCH_SIZE) == 0:
-                order = torch.randperm(ROWS)
-            first = i % (ROWS // BATCH_SIZE) * BATCH_SIZE
-            rows = order[first : first + BATCH_SIZE]
-            outputs, kl = network(x[rows])
-            loss = nn.functional.cross_entropy(outputs, y[rows]) + kl / ROWS
+            if i % (rows // batch) == 0:
+                order = torch.randperm(rows)
+            first = i % (rows // batch) * batch
+            chosen = order[first : first + batch]
+            outputs, kl = network(x[chosen])
+            loss = nn.functional.cross_entropy(outputs, y[chosen]) + kl / rows
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         return time.perf_counter() - started
 
-    return steps
-
-
-def main() -> None:
-    """Answer requests until the input ends."""
-    cases = {
-        "mlp": training(Network([], [(784, 400), (400, 400), (400, 10)]), (784,)),
-        "cnn": training(Network([(1, 32), (32, 64)], [(64 * 7 * 7, 128), (128, 10)]), (1, 28, 28)),
-    }
-    for steps in cases.values():
-        steps(2)
-    about = {
-        "version": torch.__version__,
-        "bayesian_torch": importlib.metadata.version("bayesian-torch"),
-        "threads": torch.get_num_threads(),
-    }
-    print(json.dumps(about), flush=True)
-    for line in sys.stdin:
-        case, number = line.split()
-        print(cases[case](int(number)), flush=True)
+    take(2)
+    version = importlib.metadata.version("bayesian-torch")
+    about = f"{version}, Flipout, torch {torch.__version__}, {torch.get_num_threads()} threads"
+    numbers = {"numbers optimised": sum(p.numel() for p in network.parameters())}
+    return Ready(lambda number: {"count": steps, "seconds": take(steps)}, numbers, about)
 
 
 if __name__ == "__main__":
-    main()
+    serve({"bayesian-torch": training})

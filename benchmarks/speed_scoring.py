@@ -5,19 +5,15 @@ keeps sums while the draws go by, and gives each score its Monte Carlo error by 
 class probabilities of every draw, from which a person takes means and entropies in NumPy, without such errors. It is
 compiled as a whole by `jax.jit`, which it is not by itself, and draws go by at once (parallel) or one by one.
 
-Each contestant is a process of its own, so that the peak of its memory is its own.
+Each contestant is a process of its own, so that the peak of its memory is its own; what it added is in its note.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import json
 import resource
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,18 +24,19 @@ import numpyro
 import psutil
 from numpyro import handlers
 from numpyro.infer import Predictive
-from rich.table import Table
 
 from hmcvi.inference import SVI, ClassPredictive, Fit, predict, scores
 from hmcvi.models import mlp
 
 from .memory import SHARE, available_bytes
+from .peer_protocol import Ready, serve
+from .speed_process import Case, Contestant, Stopwatch
 
-__all__ = ["CONTESTANTS", "Case", "check_equal", "compare", "table"]
+__all__ = ["CONTESTANTS", "Draws", "cases"]
 
 
 @dataclass(frozen=True)
-class Case:
+class Draws:
     """A network features-units-classes and how much is scored."""
 
     features: int
@@ -50,9 +47,9 @@ class Case:
     rows: int = 10_000
 
     def __str__(self) -> str:
-        """Name the case as a table does."""
+        """Say what is scored."""
         network = f"{self.features}-{self.units}-{self.classes}"
-        return f"scoring {network}, {self.chains} × {self.draws:,} draws, {self.rows:,} rows"
+        return f"MLP {network}, {self.chains} × {self.draws:,} draws, {self.rows:,} rows"
 
     @property
     def operations(self) -> float:
@@ -60,16 +57,31 @@ class Case:
         return 2.0 * self.chains * self.draws * self.rows * self.units * (self.features + self.classes)
 
 
-CASES = (Case(784, 32), Case(64, 16))
+SIZES = {"scoring-mnist": Draws(784, 32), "scoring-digits": Draws(64, 16)}
 """MNIST's pixels, where the first layer's products are most of the work, and those of the digits of scikit-learn."""
 
-COMMAND = (sys.executable, "-m", "hmcvi.benchmarks.speed_scoring")
-"""How a contestant is started."""
+SCORES = ("nll", "entropy, total", "entropy, aleatoric", "entropy, epistemic")
 
-QUICK = (Case(64, 16, chains=2, draws=25, rows=300),)
+QUICK = Draws(64, 16, chains=2, draws=25, rows=300)
 
 
-def random_fit(case: Case) -> tuple[Fit, np.ndarray, np.ndarray]:
+def cases(quick: bool) -> list[Case]:
+    """Return both cases."""
+    return [
+        Case(
+            name,
+            f"scoring an {size}; {size.operations / 1e12:.2g} × 10¹² operations of matrix products",
+            "s",
+            tuple(Contestant(one, "speed_scoring", ours=one.startswith("hmcvi")) for one in SCORERS),
+            {"features": size.features, "units": size.units, "chains": size.chains}
+            | {"draws": size.draws, "rows": size.rows},
+            tolerances=dict.fromkeys(SCORES, 1e-4) | dict.fromkeys(("accuracy", "ece"), 2 / size.rows),
+        )
+        for name, size in ((name, QUICK if quick else size) for name, size in SIZES.items())
+    ]
+
+
+def random_fit(size: Draws) -> tuple[Fit, np.ndarray, np.ndarray]:
     """Return a fit with random draws around one network, inputs (row, feature), and what that network says (row,)."""
     random = np.random.default_rng(0)
 
@@ -77,22 +89,22 @@ def random_fit(case: Case) -> tuple[Fit, np.ndarray, np.ndarray]:
         return random.standard_normal(shape, dtype=np.float32)
 
     shapes = {
-        "hidden_0.kernel": (case.features, case.units),
-        "hidden_0.bias": (case.units,),
-        "out.kernel": (case.units, case.classes),
-        "out.bias": (case.classes,),
+        "hidden_0.kernel": (size.features, size.units),
+        "hidden_0.bias": (size.units,),
+        "out.kernel": (size.units, size.classes),
+        "out.bias": (size.classes,),
     }
     centre = {site: normal(*shape) * np.float32(2 / np.sqrt(shape[0])) for site, shape in shapes.items()}
     draws = {}
     for site, shape in shapes.items():
-        values = normal(case.chains, case.draws, *shape)
+        values = normal(size.chains, size.draws, *shape)
         values *= np.float32(0.5 / np.sqrt(shape[0]))
         values += centre[site]
         draws[site] = jnp.asarray(values)
-    x = normal(case.rows, case.features)
+    x = normal(size.rows, size.features)
     hidden = np.tanh(x @ centre["hidden_0.kernel"] + centre["hidden_0.bias"])
     y = (hidden @ centre["out.kernel"] + centre["out.bias"]).argmax(1)
-    model = functools.partial(mlp, widths=(case.units,), num_classes=case.classes)
+    model = functools.partial(mlp, widths=(size.units,), num_classes=size.classes)
     few = slice(0, 8)  # of the training rows a network's predictions know nothing
     fit = Fit(model, SVI(), jnp.asarray(x[few]), jnp.asarray(y[few]), jax.random.key(0), draws, 0, 8, 0.0)
     return fit, x, y
@@ -149,7 +161,7 @@ def score_by_numpyro(fit: Fit, x: np.ndarray, y: np.ndarray, *, parallel: bool) 
     }
 
 
-CONTESTANTS: dict[str, Callable[[Fit, np.ndarray, np.ndarray], dict[str, float]]] = {
+SCORERS: dict[str, Callable[[Fit, np.ndarray, np.ndarray], dict[str, float]]] = {
     "hmcvi": score_by_hmcvi,
     "Predictive, serial": functools.partial(score_by_numpyro, parallel=False),
     "Predictive, parallel": functools.partial(score_by_numpyro, parallel=True),
@@ -183,95 +195,30 @@ def _num_pieces(fit: Fit, rows: int, parallel: bool) -> int:
     return min(rows, int(np.ceil(4 * numbers * rows / (SHARE * available_bytes()))))
 
 
-def check_equal(found: dict[str, dict[str, float]], rows: int) -> None:
-    """Raise SystemExit unless all contestants found the same scores; accuracy and ECE may differ by two rows."""
-    first, *others = found
-    for other in others:
-        for name, value in found[other].items():
-            tolerance = 2 / rows if name in ("accuracy", "ece") else 1e-4
-            if not abs(value - found[first][name]) <= tolerance:
-                raise SystemExit(
-                    f"speed: {name} is {found[first][name]:.6g} by {first} and {value:.6g} by {other}: what is "
-                    "compared is not the same"
-                )
-
-
-class Scorer:
-    """A contestant in a process of its own."""
-
-    def __init__(self, name: str, case: Case):
-        given = json.dumps([name, dataclasses.asdict(case)])
-        self._process = subprocess.Popen(
-            [*COMMAND, given], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-        )
-        self.name = name
-
-    def score(self) -> dict[str, Any]:
-        """Score once: "seconds", "scores", and "before" and "peak" of the process's memory in bytes."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        try:
-            self._process.stdin.write("score\n")
-            return json.loads(self._process.stdout.readline())
-        except (BrokenPipeError, json.JSONDecodeError):
-            self.close()
-            raise SystemExit(f"speed: {self.name} ended early; see its message above") from None
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.communicate()
-
-
-def compare(case: Case, rounds: int) -> dict[str, list[dict[str, Any]]]:
-    """Return what each contestant said in each round, after a first one that compiles; in each all take turns."""
-    scorers = [Scorer(name, case) for name in CONTESTANTS]
-    try:
-        said = [{scorer.name: scorer.score() for scorer in scorers} for _ in range(1 + rounds)]
-    finally:
-        for scorer in scorers:
-            scorer.close()
-    for one in said:
-        check_equal({name: of["scores"] for name, of in one.items()}, case.rows)
-    return {name: [one[name] for one in said] for name in CONTESTANTS}
-
-
-def table(case: Case, said: dict[str, list[dict[str, Any]]]) -> Table:
-    """Return seconds with and without compiling, ratios to hmcvi within rounds, and memory."""
-    shown = Table(title=f"{case}; {case.operations / 1e12:.2g} × 10¹² operations", title_justify="left", box=None)
-    shown.pad_edge, shown.padding = False, (0, 1, 0, 1)
-    for column in ("", "first, s", "later, s", "× hmcvi", "before, MB", "added, MB"):
-        shown.add_column(column, justify="right" if column else "left", no_wrap=True)
-    first = next(iter(said))
-    seconds = {name: np.array([one["seconds"] for one in rounds]) for name, rounds in said.items()}
-    for name, rounds in said.items():
-        ratios = seconds[name][1:] / seconds[first][1:]
-        before, peak = rounds[0]["before"], max(one["peak"] for one in rounds)
-        cells = (f"{seconds[name][0]:.3g}", _spread(seconds[name][1:]), _spread(ratios))
-        shown.add_row(name, *cells, f"{before / 1e6:.0f}", f"{(peak - before) / 1e6:.0f}")
-    return shown
-
-
-def _spread(values: Sequence[float] | np.ndarray) -> str:
-    return f"{np.median(values):.3g} ({np.min(values):.3g}–{np.max(values):.3g})"
-
-
 def peak_bytes() -> int:
     """Return the most memory that this process has ever held, in bytes; the system counts in KiB, macOS in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def serve(name: str, case: Case) -> None:
-    """Score once for each line that comes in, and answer with one line."""
-    fit, x, y = random_fit(case)
+def contestant(name: str, **given: int) -> Ready:
+    """Return a scorer, which has scored once by then: its scores are the facts that all must share."""
+    fit, x, y = random_fit(Draws(**given))
     jax.block_until_ready(dict(fit.draws))
     before = psutil.Process().memory_info().rss
-    for _ in sys.stdin:
-        started = time.perf_counter()
-        found = CONTESTANTS[name](fit, x, y)
-        seconds = time.perf_counter() - started
-        print(json.dumps({"seconds": seconds, "scores": found, "before": before, "peak": peak_bytes()}), flush=True)
+    watch = Stopwatch()
+    found = SCORERS[name](fit, x, y)
+    compile_seconds = watch.compile_seconds
 
+    def run(number: int) -> dict[str, Any]:
+        watch = Stopwatch()
+        SCORERS[name](fit, x, y)
+        return {"count": 1, "seconds": watch.seconds, "note": f"adds {(peak_bytes() - before) / 1e6:,.0f} MB"}
+
+    shared = {score: value for score, value in found.items() if not score.startswith("error of ")}
+    return Ready(run, shared, compile_seconds=compile_seconds)
+
+
+CONTESTANTS: dict[str, Callable[..., Ready]] = {name: functools.partial(contestant, name) for name in SCORERS}
 
 if __name__ == "__main__":
-    contestant, numbers = json.loads(sys.argv[1])
-    serve(contestant, Case(**numbers))
+    serve(CONTESTANTS)
