@@ -208,12 +208,15 @@ def test_regression_on_a_curve_draws_bands(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_more_than_three_methods_stand_beside_the_noise_floor_in_every_table() -> None:
-    assert _layout(["svi", "nuts", "bbb", "bbb-local", "bbb-shared"]) == [
+    assert _layout(["svi", "nuts", "bbb", "bbb-local", "bbb-shared"], "nuts") == [
         ["nuts", "svi", "bbb"],
         ["nuts", "bbb-local", "bbb-shared"],
     ]
-    assert _layout(["svi", "bbb"]) == [["svi", "bbb"]]
-    assert _layout(["svi", "bbb", "bbb-local", "bbb-shared"]) == [["svi", "bbb", "bbb-local"], ["bbb-shared"]]
+    assert _layout(["svi", "bbb", "mclmc", "map"], "mclmc") == [["mclmc", "svi", "bbb"], ["mclmc", "map"]]
+    assert _layout(["svi", "bbb"], None) == [["svi", "bbb"]]
+    # nuts was asked for and failed: the tables go on without it
+    for reference in (None, "nuts"):
+        assert _layout(["svi", "bbb", "map", "laplace"], reference) == [["svi", "bbb", "map"], ["laplace"]]
 
 
 def test_errors_of_several_seeds_are_those_between_seeds() -> None:
