@@ -14,7 +14,7 @@ from .grouped import SHORT, number
 from .joined import COST, direction
 from .loo import BAD_ROWS, ELPD
 from .moments import MEANS, SDS
-from .reference import possessive
+from .reference import bias_notes, possessive
 from .table import FROM_SEVERAL, OFF_BOARD, POOR, average_seeds, interval_cell, probability_better, worst_verdict
 
 __all__ = ["Board", "Cell", "Column", "Line", "Section", "board", "pairs", "sections"]
@@ -129,7 +129,10 @@ def sections(run: FinishedRun, joined: pd.DataFrame) -> list[Section]:
             ]
             words = names | {"part": part}
             size = f", {int(rows['rows'].iloc[0]):,} rows" if kind in ("OOD", "shift") else ""
-            found.append(Section(heading.format(**words) + size, note.format(**words), methods, tuple(lines)))
+            notes = [note.format(**words)]
+            if kind == "reference" and run.reference is not None:
+                notes += bias_notes([run.reference], [run.reference])
+            found.append(Section(heading.format(**words) + size, " ".join(notes), methods, tuple(lines)))
     return found
 
 

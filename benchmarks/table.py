@@ -18,7 +18,7 @@ from .evaluate import POSTERIOR_MEAN
 from .loo import BAD_ROWS, ELPD, TRAINING_ROWS
 from .moments import MEANS, SDS
 from .options import UsageError
-from .reference import bias_notes, possessive, recorded_reference
+from .reference import UNADJUSTED, bias_notes, possessive, recorded_reference
 
 __all__ = [
     "COLUMNS",
@@ -197,7 +197,7 @@ def scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], methods: Sequenc
                 board.add_row(Text(f"    P(better than {first})"), *map(_better, found))
     reference = recorded_reference(summary)
     if reference is not None:
-        section(f"distance to {reference}")
+        section(f"distance to {reference}{', unadjusted' if reference in UNADJUSTED else ''}")
         for score in by_set.get("reference", ()):
             if ":" not in score:  # site by site
                 line("reference", score, f"{score} {BETTER.get(score, '')}".rstrip())

@@ -109,6 +109,7 @@ def test_unconverged_nuts_is_no_reference(finished: tuple[Path, str]) -> None:
     folder, printed = finished
     verdicts = [record["verdict"] for record in json.loads((folder / "summary.json").read_text())["fits"]["nuts"]]
     assert verdicts == ["unconverged", "unconverged"]
+    assert json.loads((folder / "summary.json").read_text())["reference"] == "nuts"
     assert "none: nuts is unconverged" in printed
     assert "reference" not in set(pd.read_csv(folder / "table.csv")["set"])
 
@@ -396,6 +397,7 @@ def test_map_and_ensemble_stand_on_the_board(baselines: tuple[Path, str]) -> Non
         # Guessing the largest of three classes is right for 40 % of wines.
         assert table.loc[("test", method, "accuracy"), "value"] > 0.6
     assert ("minus map", "ensemble", "nll") in table.index
+    assert json.loads((folder / "summary.json").read_text())["reference"] is None
     assert "reference" not in table.index.get_level_values("set")
     assert POSTERIOR_MEAN not in table.index.get_level_values("set")
     assert "at the posterior mean" not in printed
