@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from .reference import REFERENCES
 from .refusal import say
 
 __all__ = ["Parser", "add_data_dir", "add_require_converged", "interval", "number", "path", "status_of", "whole"]
@@ -69,7 +70,10 @@ def add_require_converged(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--require-converged",
         action="store_true",
-        help="exit with status 1 where nuts, the reference, is unconverged at any seed, and with 2 where it is absent",
+        help=(
+            f"exit with status 1 where the reference (the first of {', '.join(REFERENCES)} among the methods) is "
+            "unconverged at any seed, and with 2 where there is none"
+        ),
     )
 
 

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from .atlas_overview import differences_from_reference, draw_overview, overview
+from .atlas_overview import differences_from_reference, draw_overview, named_references, overview
 from .checksums import read_json
+from .reference import bias_notes, recorded_reference
 from .table import BETTER, POOR, read_run
 
 __all__ = ["Claim", "Finding", "Page", "confidence_interval", "judge_claim", "write_page"]
@@ -127,14 +128,18 @@ def write_page(
     out.mkdir(parents=True, exist_ok=True)
     glance, drawn = overview(differences, summaries), draw_overview(differences, summaries, out / "atlas")
     text += ["## At a glance", "", *glance, ""] if glance else []
-    text += [f"![Differences in nll from NUTS, cell by cell]({drawn[0].name})", ""] if drawn else []
+    text += (
+        [f"![Differences in nll from {named_references(summaries)}, cell by cell]({drawn[0].name})", ""]
+        if drawn
+        else []
+    )
     text += ["## Three findings" if len(findings) == 3 else "## Findings", ""]
     for number, (finding, group) in enumerate(zip(findings, supports, strict=True), 1):
         text += [f"### {number}. {finding.title}", "", finding.text.strip(), ""]
         if not all(support.holds for support in group):
             text += ["**Not supported by this run**: intervals overlap, or a cell is missing.", ""]
         text += [f"- {support.sentence}" for support in group] + [""]
-    text += ["## Cells", "", _HOW_TO_READ, ""]
+    text += ["## Cells", "", _how_to_read(summaries), ""]
     for cell, summary in summaries.items():
         text += [f"### {summary['title']}", ""]
         text += [f"{notes[cell]}", ""] if notes.get(cell) else []
@@ -149,9 +154,9 @@ def write_page(
 
 _HOW_TO_READ = (
     "Means over seeds ± the standard error over them; each seed is another split and another key. "
-    "Distances are to NUTS' predictions, only where NUTS converged at every seed; its own row holds the noise floor, "
-    "between halves of its chains. Seconds are those of the compiled loop on one core, beside whatever else "
-    "the machine did. nll in nats a row. **Bold**: "
+    "Distances are to the predictions of the method in the column's head, only where it converged at every seed; its "
+    "own row holds the noise floor, between halves of its chains. Seconds are those of the compiled loop on one core, "
+    "beside whatever else the machine did. nll in nats a row. **Bold**: "
     "the best mean of the column, by however little, among the fits that converged or finished at every seed; (u) "
     "marks the others. Both errors of every score, and all scores, are in `atlas.parquet`."
 )
@@ -237,7 +242,7 @@ def _table(data: pd.DataFrame, summary: Mapping[str, Any]) -> list[str]:
     """Return one cell's table in Markdown: a row for each method."""
     inside = next(iter(summary["sets"]))
     scores = [(inside, score, label) for score, label in COLUMNS.items()]
-    scores += [("reference", score, f"{score} to nuts") for score in DISTANCES]
+    scores += [("reference", score, f"{score} to {recorded_reference(summary)}") for score in DISTANCES]
     foreign = [name for name in summary["sets"] if name != inside]
     scores += [(name, "auroc, entropy", f"AUROC, {name}") for name in foreign[:1]]
     scores += [(FIT, "passes over the data", "passes"), (FIT, "seconds", "seconds")]
@@ -276,6 +281,13 @@ def _seeds(summaries: Mapping[str, Mapping[str, Any]]) -> str:
     return ", ".join(
         str(seed) for seed in sorted({seed for summary in summaries.values() for seed in summary["seeds"]})
     )
+
+
+def _how_to_read(summaries: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return how to read the tables of the cells, with what is to be known of their methods."""
+    methods = {method: None for summary in summaries.values() for method in summary["fits"]}
+    references = {name for name in map(recorded_reference, summaries.values()) if name is not None}
+    return " ".join([_HOW_TO_READ, *bias_notes(methods, sorted(references))])
 
 
 def _made(folders: Mapping[str, Path]) -> str:

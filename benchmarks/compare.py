@@ -22,13 +22,14 @@ from hmcvi.inference.progress import Progress
 from .budget_curves import BUDGET_COLUMNS, budget_curves, budget_rows
 from .datasets import Dataset
 from .differences import all_differences
-from .evaluate import REFERENCE, Evaluation, Row, distance_rows, evaluate, paired_rows, row_score_errors, row_scores
+from .evaluate import Evaluation, Row, distance_rows, evaluate, paired_rows, row_score_errors, row_scores
 from .experiment import Experiment
 from .figures import draw_figures
 from .loo import compare_methods, loo_rows, score_training_rows
 from .moments import moment_rows
 from .ood import OODSet
 from .records import fit_record
+from .reference import reference_of
 from .report import write_report
 from .run_folder import RunFolder, default_folder
 from .runner import Runner
@@ -132,6 +133,7 @@ def _run(
     left_out_rows: dict[int, dict[str, Any]] = {}
     no_loo: dict[int, dict[str, str]] = {}
     shown: tuple[dict[str, Fit], dict[str, Evaluation]] | None = None
+    reference = reference_of(experiment.asked)
     for seed in experiment.seeds:
         data, foreign = loaded[seed]
         runner = Runner(experiment, seed, data, folder, say, quiet)
@@ -154,7 +156,8 @@ def _run(
         )
         for name, evaluation in evaluations.items():
             records[name].append(fit_record(fits[name], evaluation))
-            rows = evaluation.rows + _distances(name, fits, evaluations, data) + _paired(name, evaluations, data)
+            rows = evaluation.rows + _distances(name, reference, fits, evaluations, data)
+            rows += _paired(name, evaluations, data)
             rows += loo_rows(left_out_rows[seed][name]) if name in left_out_rows[seed] else []
             table += [(seed, name, *dataclasses.astuple(row)) for row in rows]
             if experiment.budget is not None:
@@ -164,12 +167,12 @@ def _run(
 
     frame = pd.DataFrame(table, columns=list(COLUMNS))
     if failures:
-        frame, records = _without(failures, frame, records)
+        frame, records = _without(failures, frame, records, reference)
         by_row, parts = [_only(records, of_seed) for of_seed in by_row], (left_out_rows, no_loo)
         left_out_rows, no_loo = ({seed: _only(records, of) for seed, of in part.items()} for part in parts)
         assert shown is not None
         shown = _only(records, shown[0]), _only(records, shown[1])
-    if any(record["verdict"] == "unconverged" for record in records.get(REFERENCE, [])):
+    if any(record["verdict"] == "unconverged" for record in records.get(reference or "", [])):
         # An average over the seeds that happened to converge would pass for one over all.
         frame = frame[frame["set"] != "reference"].reset_index(drop=True)
     same_rows = all(np.array_equal(data.x_test, first.x_test) for data, _ in loaded.values())
@@ -183,6 +186,7 @@ def _run(
         "seeds": list(experiment.seeds),
         "sets": {first.scored_on: len(first.x_test), **{s.name: s.num_rows for s in loaded[experiment.seeds[0]][1]}},
         "shifts": {shift: [f"{shift}@{level}" for level in LEVELS] for shift in experiment.shifts},
+        "reference": reference,
         "fits": records,
         "failed": {name: str(error) for name, error in failures.items()},
         "differences": json.loads(differences.to_json(orient="records")),
@@ -227,13 +231,13 @@ def _run(
 
 
 def _without(
-    failures: Collection[str], table: pd.DataFrame, records: Mapping[str, Any]
+    failures: Collection[str], table: pd.DataFrame, records: Mapping[str, Any], reference: str | None
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Return (table, records) without the methods that failed, and without what was measured against them.
 
     A method that failed at one seed is left out at all: an average over the seeds that went well would flatter it.
     """
-    gone = {f"minus {name}" for name in failures} | ({"reference"} if REFERENCE in failures else set())
+    gone = {f"minus {name}" for name in failures} | ({"reference"} if reference in failures else set())
     kept = table[~table["method"].isin(failures) & ~table["set"].isin(gone)].reset_index(drop=True)
     return kept, {name: record for name, record in records.items() if name not in failures}
 
@@ -242,11 +246,20 @@ def _only(names: Collection[str], by_name: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in by_name.items() if name in names}
 
 
-def _distances(name: str, fits: Mapping[str, Fit], evaluations: Mapping[str, Evaluation], data: Dataset) -> list[Row]:
-    reference = evaluations.get(REFERENCE)
-    if reference is None or reference.convergence is None or not reference.convergence.converged:
+def _distances(
+    name: str,
+    reference: str | None,
+    fits: Mapping[str, Fit],
+    evaluations: Mapping[str, Evaluation],
+    data: Dataset,
+) -> list[Row]:
+    """Return this method's distances to the reference; none where that was not asked for, failed or is unconverged."""
+    if reference is None or reference not in evaluations:
         return []
-    return distance_rows(evaluations[name], reference, data) + moment_rows(fits[name], fits[REFERENCE])
+    held_against = evaluations[reference]
+    if held_against.convergence is None or not held_against.convergence.converged:
+        return []
+    return distance_rows(evaluations[name], held_against, data) + moment_rows(fits[name], fits[reference])
 
 
 def _paired(name: str, evaluations: Mapping[str, Evaluation], data: Dataset) -> list[Row]:

@@ -22,7 +22,6 @@ from .ood import OODSet
 
 __all__ = [
     "POSTERIOR_MEAN",
-    "REFERENCE",
     "Evaluation",
     "Row",
     "distance_rows",
@@ -31,9 +30,6 @@ __all__ = [
     "row_score_errors",
     "row_scores",
 ]
-
-REFERENCE = "nuts"
-"""The method that earns the name of reference where its diagnostics pass."""
 
 POSTERIOR_MEAN = "posterior mean"
 """The set of rows that score the deterministic pass: the test rows, predicted from the mean of a Gaussian posterior."""

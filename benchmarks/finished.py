@@ -12,8 +12,8 @@ import pandas as pd
 
 from . import ood
 from .checksums import read_json
-from .evaluate import REFERENCE
 from .options import UsageError
+from .reference import REFERENCES, recorded_reference, reference_of
 from .table import read_run
 
 __all__ = ["FinishedRun", "check_comparable", "check_temperatures", "read_finished", "show_value", "unconverged"]
@@ -68,6 +68,11 @@ class FinishedRun:
     def scored_on(self) -> str:
         """The set that every method is scored on: "test", or "validation" where hyperparameters were chosen."""
         return next(iter(self.summary["sets"]))
+
+    @property
+    def reference(self) -> str | None:
+        """The method that distances are taken to, which may be unconverged or have failed; None without one."""
+        return recorded_reference(self.summary)
 
     def records(self) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
         """Yield (method, seed, what summary.json says of that fit)."""
@@ -174,19 +179,28 @@ def unconverged(runs: Sequence[FinishedRun]) -> str:
     Raises:
         UsageError: a run has no reference.
     """
-    where = []
+    where: dict[str, list[str]] = {}
     for run in runs:
-        if REFERENCE not in run.settings:
-            raise UsageError(
-                f"{run.folder} has no {REFERENCE}, whose convergence is required: run it with --methods {REFERENCE} "
-                f"{' '.join(run.settings)}, or drop --require-converged"
+        if run.reference is None:
+            sampler = reference_of(run.settings)
+            mend = (
+                f"run its command again, which now takes {sampler} for one and reads the fits that are there"
+                if sampler
+                else f"run it with one of {', '.join(REFERENCES)} among its --methods"
             )
-        where += [
+            raise UsageError(
+                f"{run.folder} has no reference, whose convergence is required: {mend}, or drop --require-converged"
+            )
+        of_run = [
             f"{run.data}, {run.model}, seed {seed}: {record['reason']}"
             for method, seed, record in run.records()
-            if method == REFERENCE and record["verdict"] == UNCONVERGED
+            if method == run.reference and record["verdict"] == UNCONVERGED
         ]
-    return f"{REFERENCE} is unconverged ({'; '.join(where)})" if where else ""
+        if run.reference in run.summary.get("failed", {}):
+            of_run.append(f"{run.data}, {run.model}: it failed")
+        if of_run:
+            where.setdefault(run.reference, []).extend(of_run)
+    return "; ".join(f"{name} is unconverged ({'; '.join(of_name)})" for name, of_name in where.items())
 
 
 def _read_json(path: Path) -> Any:
@@ -210,6 +224,10 @@ def _disagreement(run: FinishedRun) -> str:
             return f"table.csv has {field}s {sorted(found)} where the run has {sorted(of_run)}"
     if set(run.hashes) != set(run.seeds):
         return f"manifest.json has data of seeds {sorted(run.hashes)} where the run has {sorted(run.seeds)}"
+    if run.reference not in (None, *run.settings, *run.summary.get("failed", {})):
+        return f"summary.json has the reference {run.reference} where the run has {list(run.settings)}"
+    if (run.table["set"] == "reference").any() and run.reference not in run.settings:
+        return f"table.csv has distances where the run's reference is {run.reference}"
     if not all(pd.api.types.is_numeric_dtype(run.table[name]) for name in ("value", "standard_error")):
         return "table.csv has values that are no numbers"
     for _, _, record in run.records():

@@ -129,7 +129,7 @@ def plain_text(blocks: Sequence[Block]) -> str:
             console.print()
             console.print(table)
         console.print()
-    console.print(Text(how_to_read("*", "~")))
+    console.print(Text(how_to_read("*", "~", blocks)))
     assert isinstance(console.file, io.StringIO)
     return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"
 
@@ -145,7 +145,7 @@ def _markdown(blocks: Sequence[Block]) -> str:
             lines.append(_markdown_row([_markdown_text(label), *marked]))
         lines.append("")
     best, tied = (_marked(word, MARKDOWN_MARKS[mark]) for word, mark in (("Bold", BEST), ("italic", TIED)))
-    return "\n".join([*lines, how_to_read(best, tied)]) + "\n"
+    return "\n".join([*lines, how_to_read(best, tied, blocks)]) + "\n"
 
 
 def _markdown_text(text: str) -> str:
@@ -173,7 +173,7 @@ def _latex(blocks: Sequence[Block]) -> str:
             lines.append(rf"    {' & '.join([_latex_text(label), *marked])} \\")
         lines += [r"    \bottomrule", r"  \end{tabular}", r"\end{table}"]
     best, tied = (_marked(word, LATEX_MARKS[mark]) for word, mark in (("Bold", BEST), ("italic", TIED)))
-    note = _latex_text(how_to_read("BEST", "TIED")).replace("BEST", best).replace("TIED", tied)
+    note = _latex_text(how_to_read("BEST", "TIED", blocks)).replace("BEST", best).replace("TIED", tied)
     return "\n".join([*lines, rf"\noindent {note}"]) + "\n"
 
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from .joined import COST, direction
+from .joined import COST, DISTANCE_TO, direction
 from .options import UsageError
+from .reference import bias_notes
 from .table import average_seeds, worst_verdict
 
 __all__ = ["SHORT", "Block", "Cell", "chosen", "how_to_read", "lay_out", "number"]
@@ -44,12 +45,14 @@ class Block:
         methods: the columns.
         lines: labels, each with a cell for every method.
         num_words: how many of the first lines hold words, and no numbers.
+        notes: what is to be known of its methods, a sentence each.
     """
 
     heading: str
     methods: tuple[str, ...]
     lines: tuple[tuple[str, tuple[Cell, ...]], ...]
     num_words: int
+    notes: tuple[str, ...]
 
 
 def lay_out(joined: pd.DataFrame, names: Sequence[str] = ()) -> list[Block]:
@@ -68,13 +71,14 @@ def lay_out(joined: pd.DataFrame, names: Sequence[str] = ()) -> list[Block]:
     return [_block(shown.loc[shown.index.intersection(group.index)], group) for _, group in blocks]
 
 
-def how_to_read(best: str, tied: str) -> str:
-    """Return what the signs of a table mean, where these words or signs stand for its two marks."""
-    return (
+def how_to_read(best: str, tied: str, blocks: Sequence[Block]) -> str:
+    """Return what the signs of a table mean, where these words or signs stand for its marks, and its notes."""
+    signs = (
         "Mean ± standard error over seeds (of one seed: the sampling error over its rows). "
         f"{best}: best; {tied}: tied with the best, whose difference is within its 95 % interval, paired "
         "where it can be. –: not run, or not at every seed of the method. ↑ higher is better, ↓ lower."
     )
+    return " ".join([signs, *dict.fromkeys(note for block in blocks for note in block.notes)])
 
 
 def _labels(joined: pd.DataFrame) -> pd.Series:
@@ -83,8 +87,6 @@ def _labels(joined: pd.DataFrame) -> pd.Series:
     def label(kind: str, part: str, score: str) -> str:
         if kind in ("scored", "fit"):
             return score
-        if kind == "reference":
-            return f"{score}, to the reference"
         return f"{score}, {'at the ' if kind == 'posterior mean' else ''}{part}"
 
     parts = joined[["kind", "set", "score"]].itertuples(index=False, name=None)
@@ -143,7 +145,9 @@ def _block(shown: pd.DataFrame, group: pd.DataFrame) -> Block:
                 value, error = averages.loc[method, ["value", "standard_error"]]
                 cells.append(Cell(" ".join(filter(None, number(value, error, cost=score in COST))), marks[method]))
         lines.append((label, tuple(cells)))
-    return Block(_heading(group, sorted(set().union(*seeds.values()))), methods, tuple(lines), num_words)
+    references = dict.fromkeys(shown.loc[shown["kind"] == "reference", "set"].str.removeprefix(DISTANCE_TO))
+    notes = tuple(bias_notes(methods, list(references)))
+    return Block(_heading(group, sorted(set().union(*seeds.values()))), methods, tuple(lines), num_words, notes)
 
 
 def _heading(group: pd.DataFrame, seeds: Sequence[int]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from .evaluate import POSTERIOR_MEAN, REFERENCE
+from .evaluate import POSTERIOR_MEAN
 from .finished import UNCONVERGED, FinishedRun, check_comparable, read_finished
 from .options import UsageError
 from .table import BETTER, FROM_SEVERAL, average_seeds
@@ -33,6 +33,9 @@ COST = {
 LEVEL = 0.95
 """Level of the interval of a difference that must leave out 0, or the two scores are tied."""
 
+DISTANCE_TO = "to "
+"""What the set of distances begins with, as in "to nuts"; table.csv, whose run has one reference, says "reference"."""
+
 CELL = ["data", "model", "set", "score"]
 """Columns that say which line of the joined table a score is on."""
 
@@ -42,7 +45,8 @@ def join_runs(folders: Iterable[str | Path]) -> pd.DataFrame:
 
     Runs of the same data set and model make one group: methods from several runs stand beside each other, and the
     same method at further seeds is averaged with what is there. Of a fit that two runs hold, the first run's scores
-    are taken. Where the reference is unconverged at any seed of a group, the group has no distances to it.
+    are taken. Where a reference is unconverged at any seed of a group, the group has no distances to it. Distances to
+    different references are different sets, "to nuts" and "to mclmc", and are never on one line.
 
     Arguments:
         folders: the runs' folders.
@@ -52,7 +56,7 @@ def join_runs(folders: Iterable[str | Path]) -> pd.DataFrame:
         `standard_error` over the rows, `monte_carlo_error` of the posterior):
 
         - `kind`: what the set is, one of "scored" (test or validation rows), "posterior mean" (those rows, predicted
-          from the mean), "difference" (paired, from another method), "reference" (distances), "OOD", "shift" (a
+          from the mean), "difference" (paired, from another method), "reference" (distances to one), "OOD", "shift" (a
           severity of a graded change), "fit" (costs: seconds, gradient evaluations, parameters) and "other" (of the
           training rows);
         - `mark`: "best" for the method whose average over seeds is best, "tied" for those within noise of it: the 95 %
@@ -109,10 +113,9 @@ def direction(kind: str, score: str) -> str:
 def _join_group(runs: Sequence[FinishedRun]) -> pd.DataFrame:
     frames = [_tidy(run) for run in runs]
     group = pd.concat(frames, ignore_index=True).drop_duplicates(["method", "set", "score", "seed"])
-    if (group.loc[group["method"] == REFERENCE, "verdict"] == UNCONVERGED).any():
-        # as in one run: an average over the seeds that happened to converge would pass for one over all
-        group = group[group["kind"] != "reference"]
-    return group
+    # as in one run: an average over the seeds that happened to converge would pass for one over all
+    lost = DISTANCE_TO + group.loc[group["verdict"] == UNCONVERGED, "method"]
+    return group[~((group["kind"] == "reference") & group["set"].isin(lost))]
 
 
 def _tidy(run: FinishedRun) -> pd.DataFrame:
@@ -137,7 +140,7 @@ def _tidy(run: FinishedRun) -> pd.DataFrame:
         "data": run.data,
         "model": run.model,
         "method": table["method"],
-        "set": table["set"],
+        "set": table["set"].replace("reference", f"{DISTANCE_TO}{run.reference}"),
         "kind": [_kind(part, run, graded) for part in table["set"]],
         "score": table["score"],
         "seed": table["seed"],
@@ -175,7 +178,7 @@ def _marks(rows: pd.DataFrame, paired: Mapping[Any, pd.DataFrame]) -> dict[str, 
     kind, score = rows[["kind", "score"]].iloc[0]
     better = direction(kind, score)
     if kind == "reference":  # whose distance to itself is the noise floor
-        rows = rows[rows["method"] != REFERENCE]
+        rows = rows[rows["method"] != rows["set"].iloc[0].removeprefix(DISTANCE_TO)]
     rows = rows.dropna(subset=["value"])
     if not better or rows["method"].nunique() < 2:
         return {}

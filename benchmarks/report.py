@@ -15,11 +15,11 @@ from markupsafe import Markup
 from hmcvi import plots
 from hmcvi.inference.durable import write_whole
 
-from .evaluate import REFERENCE
 from .explain import PAGE_FOLDER, explain_score, find_caption, glossary
 from .finished import UNCONVERGED, FinishedRun, check_temperatures, read_finished, show_value
 from .joined import BEST, TIED, join
 from .options import UsageError
+from .reference import UNADJUSTED, bias_notes
 from .repeat import is_of_arrays, repeat_command
 from .report_board import Board, board, pairs, sections
 from .report_figures import Embedded, embed
@@ -68,6 +68,7 @@ def page_of(run: FinishedRun) -> str:
     """Return the page of a run as HTML, without any address that it would load from."""
     joined = join([run])
     table, methods = board(run, joined), tuple(run.settings)
+    has_reference = bool((run.table["set"] == "reference").any())
     facts = {
         "run": run,
         "title": run.summary["title"],
@@ -88,8 +89,8 @@ def page_of(run: FinishedRun) -> str:
         "explain": explain_score,
         "looks": plots.looks(methods),
         "glossary": glossary([*_scores(joined), "verdict", "probability better", "R-hat", "ESS", "Pareto k-hat"]),
-        "has_reference": (run.table["set"] == "reference").any(),
-        "REFERENCE": REFERENCE,
+        "has_reference": has_reference,
+        "notes": bias_notes(methods, [run.reference] if has_reference and run.reference else []),
         "BEST": BEST,
         "TIED": TIED,
         "POOR": POOR,
@@ -150,8 +151,8 @@ def _question(run: FinishedRun) -> str:
     cheap = [name for name in methods if fits[name][0]["num_chains"] == 1]  # draws of a sampler are chains
     if len(methods) == 1:
         asked = f"How good is {methods[0]}?"
-    elif REFERENCE in methods and cheap:
-        asked = f"What does cheap inference cost against {REFERENCE}?"
+    elif run.reference in methods and cheap:
+        asked = f"What does cheap inference cost against {run.reference}?"
     else:
         asked = "Which method is better?"
     of_seeds = f"at each of the seeds {', '.join(map(str, run.seeds))} " if len(run.seeds) > 1 else ""
@@ -179,16 +180,20 @@ def _answers(run: FinishedRun, table: Board) -> list[str]:
     found = []
     if run.request["quick"]:
         found.append("The budgets were too small to conclude from (--quick).")
-    if REFERENCE in run.settings:
-        records = run.summary["fits"][REFERENCE]
+    reference = run.reference
+    if reference in run.settings:
+        records = run.summary["fits"][reference]
         bad = [str(seed) for seed, r in zip(run.seeds, records, strict=True) if r["verdict"] == UNCONVERGED]
+        biased = ", an unadjusted one, whose bias is in every distance to it" if reference in UNADJUSTED else ""
         found.append(
-            f"{REFERENCE} converged: it is the reference that the others are held against."
+            f"{reference} converged: it is the reference that the others are held against{biased}."
             if not bad
-            else f"{REFERENCE} is unconverged{f' at seed {", ".join(bad)}' if len(run.seeds) > 1 else ''}: there is no "
+            else f"{reference} is unconverged{f' at seed {", ".join(bad)}' if len(run.seeds) > 1 else ''}: there is no "
             "reference, and it stands here as one predictor among others."
         )
-    early = [line.label for line in table.lines if line.poor and line.label != REFERENCE]
+    elif reference is not None:
+        found.append(f"{reference}, which the others were to be held against, failed: there is no reference.")
+    early = [line.label for line in table.lines if line.poor and line.label != reference]
     if early:
         found.append(f"Not what they are meant to be, see the verdicts: {', '.join(early)}.")
     for place, column in enumerate(table.columns):
@@ -211,8 +216,8 @@ def _answers(run: FinishedRun, table: Board) -> list[str]:
         for cell, of in zip(line.cells, table.columns, strict=True)
         if of.score == "passes over the data" and cell.value
     }
-    if REFERENCE in passes and len(passes) > 1:
-        ratios = {name: passes[REFERENCE] / spent for name, spent in passes.items() if name != REFERENCE}
+    if reference in passes and len(passes) > 1:
+        ratios = {name: passes[reference] / spent for name, spent in passes.items() if name != reference}
         if len(ratios) > MOST_NAMED:  # the ends alone: the board has all
             ends = (min(ratios, key=ratios.__getitem__), max(ratios, key=ratios.__getitem__))
             ratios = {name: ratios[name] for name in ends}
@@ -220,7 +225,7 @@ def _answers(run: FinishedRun, table: Board) -> list[str]:
             f"{f'{ratio:,.0f}' if ratio >= 100 else f'{ratio:.3g}'} times those of {name}"
             for name, ratio in ratios.items()
         )
-        found.append(f"Passes over the data: {REFERENCE} took {times}.")
+        found.append(f"Passes over the data: {reference} took {times}.")
     return found
 
 

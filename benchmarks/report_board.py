@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from .evaluate import REFERENCE
 from .finished import FinishedRun
 from .grouped import SHORT, number
 from .joined import COST, direction
 from .loo import BAD_ROWS, ELPD
 from .moments import MEANS, SDS
+from .reference import bias_notes, possessive
 from .table import FROM_SEVERAL, OFF_BOARD, POOR, average_seeds, interval_cell, probability_better, worst_verdict
 
 __all__ = ["Board", "Cell", "Column", "Line", "Section", "board", "pairs", "sections"]
@@ -29,8 +29,8 @@ KINDS = {
     "scored": ("On the {part} rows", ""),
     "posterior mean": ("At the posterior mean", "One deterministic pass, in place of an average over draws."),
     "reference": (
-        "Distance to {reference}",
-        "{reference}'s own column is the noise floor, the distance between two halves of its chains: a distance near "
+        "Distance {part}",
+        "{reference} own column is the noise floor, the distance between two halves of its chains: a distance near "
         "it is no distance. In brackets the 95 % interval.",
     ),
     "OOD": ("On {part}", ""),
@@ -104,8 +104,7 @@ def board(run: FinishedRun, joined: pd.DataFrame) -> Board:
     columns, cells = [], []
     for (kind, part, score), rows in joined.groupby(["kind", "set", "score"], sort=False):
         if score in SHORT.get(kind, ()):
-            where = "" if kind in ("scored", "fit") else f"to {REFERENCE}" if kind == "reference" else part
-            columns.append(Column(score, where, _better(kind, score)))
+            columns.append(Column(score, "" if kind in ("scored", "fit") else part, _better(kind, score)))
             cells.append(_cells(kind, score, rows, methods))
     order = sorted(range(len(columns)), key=lambda i: columns[i].score in COST)  # cost last, all else as it comes
     lines = [
@@ -118,7 +117,7 @@ def board(run: FinishedRun, joined: pd.DataFrame) -> Board:
 def sections(run: FinishedRun, joined: pd.DataFrame) -> list[Section]:
     """Return every score of a run, in sections; see `board` for the arguments."""
     methods = tuple(run.settings)
-    names = {"reference": REFERENCE, "part": ""}
+    names = {"reference": possessive(run.reference or ""), "part": ""}
     found = []
     for kind, (heading, note) in KINDS.items():
         of_kind = joined[joined["kind"] == kind]
@@ -130,7 +129,10 @@ def sections(run: FinishedRun, joined: pd.DataFrame) -> list[Section]:
             ]
             words = names | {"part": part}
             size = f", {int(rows['rows'].iloc[0]):,} rows" if kind in ("OOD", "shift") else ""
-            found.append(Section(heading.format(**words) + size, note.format(**words), methods, tuple(lines)))
+            notes = [note.format(**words)]
+            if kind == "reference" and run.reference is not None:
+                notes += bias_notes([run.reference], [run.reference])
+            found.append(Section(heading.format(**words) + size, " ".join(notes), methods, tuple(lines)))
     return found
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from hmcvi.inference import FitError
 
 from .compare import compare
-from .evaluate import REFERENCE
 from .experiment import Experiment
 from .finished import read_finished, unconverged
 from .formats import plain_text
 from .grouped import lay_out
 from .joined import join
 from .options import UsageError
+from .reference import REFERENCES, reference_of
 from .run_folder import RunFolder, data_stem, default_folder
 
 __all__ = ["compare_several"]
@@ -81,11 +81,12 @@ def _checked(experiment: Experiment, require_converged: bool) -> Experiment:
     for data in loaded:
         experiment.check(data)
     settled, left_out = experiment.settle(loaded[0])
-    if require_converged and REFERENCE not in settled.asked:
+    if require_converged and reference_of(settled.asked) is None:
         why = "".join(f" ({note})" for note in left_out)
         raise UsageError(
-            f"--require-converged asks for a converged {REFERENCE}, but the methods on {experiment.data_name} are "
-            f"{', '.join(settled.asked)}{why}: add {REFERENCE} to --methods, or drop --require-converged"
+            f"--require-converged asks for a converged sampler, but the methods on {experiment.data_name} are "
+            f"{', '.join(settled.asked)}{why}: add one of {', '.join(REFERENCES)} to --methods, or drop "
+            "--require-converged"
         )
     return settled
 

@@ -14,10 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from .checksums import INCOMPLETE, read_json, read_summed, refuse_links
-from .evaluate import POSTERIOR_MEAN, REFERENCE
+from .evaluate import POSTERIOR_MEAN
 from .loo import BAD_ROWS, ELPD, TRAINING_ROWS
 from .moments import MEANS, SDS
 from .options import UsageError
+from .reference import UNADJUSTED, bias_notes, possessive, recorded_reference
 
 __all__ = [
     "COLUMNS",
@@ -44,7 +45,7 @@ CELL_WIDTH = 22
 """Columns of text that a cell takes, as in "0.979 ±0.008 (±0.000)": a long name is wrapped, a number never cut."""
 
 METHODS_PER_TABLE = 3
-"""More methods are laid out in further tables beneath, each beside nuts."""
+"""More methods are laid out in further tables beneath, each beside the reference."""
 
 BETTER = {
     "accuracy": "↑",
@@ -194,14 +195,14 @@ def scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], methods: Sequenc
                 found = [of.get((method, score)) for method in methods]
                 board.add_row(Text(f"  {score}"), *map(_difference, found))
                 board.add_row(Text(f"    P(better than {first})"), *map(_better, found))
-    if "reference" in by_set:
-        section("distance to nuts")
-        for score in by_set["reference"]:
+    reference = recorded_reference(summary)
+    if reference is not None:
+        section(f"distance to {reference}{', unadjusted' if reference in UNADJUSTED else ''}")
+        for score in by_set.get("reference", ()):
             if ":" not in score:  # site by site
                 line("reference", score, f"{score} {BETTER.get(score, '')}".rstrip())
-    elif REFERENCE in fits:
-        section("distance to nuts")
-        board.add_row("  none: nuts is unconverged")
+        if "reference" not in by_set:
+            board.add_row(f"  none: {reference} {'is unconverged' if reference in fits else 'failed'}")
     if TRAINING_ROWS in by_set:
         section(f"{TRAINING_ROWS}, left out")
         elpd, bad = ([_training(averaged, summary, method, score) for method in methods] for score in (ELPD, BAD_ROWS))
@@ -242,7 +243,7 @@ def print_scoreboard(table: pd.DataFrame, summary: Mapping[str, Any], console: C
     seeds = summary["seeds"]
     console.print()
     console.print(summary["title"], style="bold")
-    for shown in _layout(methods):
+    for shown in _layout(methods, recorded_reference(summary)):
         console.print()
         console.print(scoreboard(table, summary, shown))
     console.print(f"\n{how_to_read(table, summary)}", style="dim")
@@ -282,11 +283,13 @@ def how_to_read(table: pd.DataFrame, summary: Mapping[str, Any]) -> str:
         )
     if (table["score"] == "pit distance").any():
         sentences.append("PIT distance: mean error of the coverage over all levels.")
-    if (table["set"] == "reference").any():
+    reference = recorded_reference(summary)
+    held_against = [reference] if reference is not None and (table["set"] == "reference").any() else []
+    if held_against:
         sentences.append(
-            f"{REFERENCE}' distance to itself is the noise floor, between two halves of its chains; [95 % interval]. "
-            "Posterior sds below 0 in log ratio are too narrow; where hidden units change places between chains the "
-            "floor of the posterior moments is high, and they say nothing."
+            f"{possessive(held_against[0])} distance to itself is the noise floor, between two halves of its chains; "
+            "[95 % interval]. Posterior sds below 0 in log ratio are too narrow; where hidden units change places "
+            "between chains the floor of the posterior moments is high, and they say nothing."
         )
     if len(summary["fits"]) > 1:
         over = "rows, with the Monte Carlo errors"
@@ -303,7 +306,7 @@ def how_to_read(table: pd.DataFrame, summary: Mapping[str, Any]) -> str:
         )
         none = summary.get("no_loo", {})
         sentences += [f"Not applicable to {method}: {reason}." for method, reason in none.items()]
-    return " ".join(sentences)
+    return " ".join([*sentences, *bias_notes(summary["fits"], held_against)])
 
 
 def read_run(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -331,6 +334,7 @@ def read_run(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     except (OSError, ValueError) as error:
         raise UsageError(f"{folder} cannot be read: {error}") from error
     is_summary = isinstance(summary, dict) and {"fits", "sets", "seeds", "title"} <= summary.keys()
+    is_summary = is_summary and isinstance(summary.get("reference"), str | None)
     if tuple(table.columns) != COLUMNS or not is_summary:
         raise UsageError(
             f"{folder}/table.csv or summary.json is not what this version of hmcvi compare writes: run it again"
@@ -338,11 +342,11 @@ def read_run(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     return table, summary
 
 
-def _layout(methods: Sequence[str]) -> list[list[str]]:
-    """Return the methods of each table; nuts, whose column holds the noise floor, leads every one."""
+def _layout(methods: Sequence[str], reference: str | None) -> list[list[str]]:
+    """Return the methods of each table; the reference, whose column holds the noise floor, leads every one."""
     if len(methods) <= METHODS_PER_TABLE:
         return [list(methods)]
-    lead = [REFERENCE] if REFERENCE in methods else []
+    lead = [method for method in methods if method == reference]
     others = [method for method in methods if method not in lead]
     step = METHODS_PER_TABLE - len(lead)
     return [lead + others[start : start + step] for start in range(0, len(others), step)]

@@ -12,6 +12,7 @@ import pandas as pd
 
 from hmcvi.benchmarks.checksums import write_summed
 from hmcvi.benchmarks.experiment import Experiment, temperature_of
+from hmcvi.benchmarks.reference import reference_of
 from hmcvi.benchmarks.run_folder import RunFolder
 from hmcvi.benchmarks.table import COLUMNS
 from hmcvi.inference import load_datatree
@@ -82,6 +83,7 @@ def write_run(
             "seeds": list(experiment.seeds),
             "sets": {first.scored_on: len(first.x_test), **(sets or {})},
             "shifts": {},
+            "reference": reference_of(values),
             "fits": fits,
         },
     )

@@ -151,6 +151,14 @@ def test_the_overview_shows_what_nuts_buys_and_what_it_costs():
     assert "**" not in overview(differences, summaries)[-1]
     assert lines[-2].count("|") == lines[-1].count("|") == lines[-3].count("|")
     assert overview(differences, {"wave-gp": summaries["wave-gp"]}) == []
+    assert lines[0].startswith("A method's score less NUTS', paired")
+    # a cell without nuts is held against its next best sampler, and says so
+    of_hmc = {"hmc": fits["bbb"], "svi": fits["svi"]}
+    minus_hmc = [of | {"minus": "hmc"} for of in found[:2]]
+    summaries["wave-cnn"] = {"fits": of_hmc, "reference": "hmc", "differences": minus_hmc}
+    mixed = overview(differences_from_reference(summaries), summaries)
+    assert mixed[0].startswith("A method's score less NUTS or HMC's, paired")
+    assert mixed[-1].startswith("| wave-cnn, from hmc | +0.02 [0.01, 0.03] (u) | – | – |")
 
 
 def test_an_unknown_cell_is_refused(capsys):

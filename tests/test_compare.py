@@ -109,6 +109,7 @@ def test_unconverged_nuts_is_no_reference(finished: tuple[Path, str]) -> None:
     folder, printed = finished
     verdicts = [record["verdict"] for record in json.loads((folder / "summary.json").read_text())["fits"]["nuts"]]
     assert verdicts == ["unconverged", "unconverged"]
+    assert json.loads((folder / "summary.json").read_text())["reference"] == "nuts"
     assert "none: nuts is unconverged" in printed
     assert "reference" not in set(pd.read_csv(folder / "table.csv")["set"])
 
@@ -208,12 +209,15 @@ def test_regression_on_a_curve_draws_bands(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_more_than_three_methods_stand_beside_the_noise_floor_in_every_table() -> None:
-    assert _layout(["svi", "nuts", "bbb", "bbb-local", "bbb-shared"]) == [
+    assert _layout(["svi", "nuts", "bbb", "bbb-local", "bbb-shared"], "nuts") == [
         ["nuts", "svi", "bbb"],
         ["nuts", "bbb-local", "bbb-shared"],
     ]
-    assert _layout(["svi", "bbb"]) == [["svi", "bbb"]]
-    assert _layout(["svi", "bbb", "bbb-local", "bbb-shared"]) == [["svi", "bbb", "bbb-local"], ["bbb-shared"]]
+    assert _layout(["svi", "bbb", "mclmc", "map"], "mclmc") == [["mclmc", "svi", "bbb"], ["mclmc", "map"]]
+    assert _layout(["svi", "bbb"], None) == [["svi", "bbb"]]
+    # nuts was asked for and failed: the tables go on without it
+    for reference in (None, "nuts"):
+        assert _layout(["svi", "bbb", "map", "laplace"], reference) == [["svi", "bbb", "map"], ["laplace"]]
 
 
 def test_errors_of_several_seeds_are_those_between_seeds() -> None:
@@ -393,6 +397,7 @@ def test_map_and_ensemble_stand_on_the_board(baselines: tuple[Path, str]) -> Non
         # Guessing the largest of three classes is right for 40 % of wines.
         assert table.loc[("test", method, "accuracy"), "value"] > 0.6
     assert ("minus map", "ensemble", "nll") in table.index
+    assert json.loads((folder / "summary.json").read_text())["reference"] is None
     assert "reference" not in table.index.get_level_values("set")
     assert POSTERIOR_MEAN not in table.index.get_level_values("set")
     assert "at the posterior mean" not in printed

@@ -81,18 +81,128 @@ def test_distances_to_a_reference_that_is_unconverged_at_one_seed_are_left_out(t
     first = write_run(tmp_path / "a", {"nuts": [0.1], "svi": [0.2]}, further=distance(0), verdicts=good)
     bad = {"nuts": ["unconverged"], "svi": ["finished"]}
     second = write_run(tmp_path / "b", {"nuts": [0.1], "svi": [0.2]}, seeds=(1,), verdicts=bad)
-    assert "reference" in set(join_runs([first])["set"])
-    assert "reference" not in set(join_runs([first, second])["set"])
+    assert "to nuts" in set(join_runs([first])["set"])
+    assert "reference" not in set(join_runs([first, second])["kind"])
     assert cells([first, second], "verdict")["nuts"] == "unconverged, 1 of 2"
     # nuts' distance to itself is the floor, so it is not the best.
-    assert marks([first], "agreement", "reference") == {"nuts": "", "svi": ""}
+    assert marks([first], "agreement", "to nuts") == {"nuts": "", "svi": ""}
     assert unconverged([read_finished(first)]) == ""
     sentence = unconverged([read_finished(first), read_finished(second)])
     assert sentence == "nuts is unconverged (wine, mlp, seed 1: as it was written)"
-    with pytest.raises(
-        UsageError, match="c has no nuts, whose convergence is required: run it with --methods nuts svi"
-    ):
+    with pytest.raises(UsageError, match="c has no reference, whose convergence is required: run it with one of nuts,"):
         unconverged([read_finished(write_run(tmp_path / "c", {"svi": [0.2]}))])
+
+
+def distances(reference: str, *methods: str, value: float = 0.9) -> list[tuple]:
+    """Rows of table.csv with the agreement of each method; the reference's own is the noise floor."""
+    return [
+        (0, method, "reference", "agreement", 0.99 if method == reference else value, 0.01, np.nan)
+        for method in (reference, *methods)
+    ]
+
+
+def test_distances_to_different_references_stand_on_lines_of_their_own(tmp_path: Path) -> None:
+    """One line of both would hold svi's distance to the posterior against bbb's distance to a biased sampler."""
+    converged = {name: ["converged"] for name in ("nuts", "mclmc")}
+    exact = write_run(
+        tmp_path / "exact",
+        {"nuts": [0.1], "svi": [0.2], "map": [0.3]},
+        further=distances("nuts", "svi", "map"),
+        verdicts=converged,
+    )
+    biased = write_run(
+        tmp_path / "biased",
+        {"mclmc": [0.1], "svi": [0.2], "bbb": [0.3]},
+        further=distances("mclmc", "svi", "bbb", value=0.8),
+        verdicts=converged,
+    )
+    both = [exact, biased]
+    assert cells(both, "agreement, to nuts ↑") == {
+        "nuts": "0.990 ±0.010",
+        "svi": "0.900 ±0.010",
+        "map": "0.900 ±0.010",
+        "mclmc": "–",
+        "bbb": "–",
+    }
+    to_mclmc = cells(both, "agreement, to mclmc ↑")
+    assert {method: text.split()[0] for method, text in to_mclmc.items()} == {
+        "nuts": "–",
+        "svi": "0.800",
+        "map": "–",
+        "mclmc": "0.990",
+        "bbb": "0.800",
+    }
+    assert marks(both, "agreement", "to mclmc") == {"mclmc": "", "svi": "best", "bbb": "best"}
+    (block,) = lay_out(join_runs(both))
+    (note,) = block.notes
+    assert note.startswith("mclmc is unadjusted")
+    assert "distances to mclmc hold this bias too" in note
+    # only of the distances that are shown
+    (block,) = lay_out(join_runs(both), ["nll"])
+    assert block.notes == (note.partition(", so that")[0] + ".",)
+    assert lay_out(join_runs([exact]))[0].notes == ()
+    # where the one is unconverged, the distances to the other stay
+    change(exact, "summary.json", "fits", "nuts", "0", "verdict", to="unconverged")
+    joined = join_runs(both)
+    assert set(joined.loc[joined["kind"] == "reference", "set"]) == {"to mclmc"}
+
+
+def test_an_unadjusted_sampler_beside_nuts_is_compared_with_it(tmp_path: Path) -> None:
+    values = {"mclmc": [0.1], "nuts": [0.1], "svi": [0.2]}
+    verdicts = {name: ["converged"] for name in ("nuts", "mclmc")}
+    rows = distances("nuts", "mclmc", "svi")
+    run = write_run(tmp_path / "run", values, further=rows, verdicts=verdicts)
+    assert read_finished(run).reference == "nuts"
+    assert marks([run], "agreement", "to nuts") == {"nuts": "", "mclmc": "best", "svi": "best"}
+    (block,) = lay_out(join_runs([run]))
+    assert block.notes[0].endswith("its distance to nuts, beside the noise floor, shows how much.")
+
+
+def test_a_run_of_before_references_were_recorded_was_held_against_nuts_alone(tmp_path: Path) -> None:
+    old = write_run(tmp_path / "old", {"nuts": [0.1], "svi": [0.2]}, further=distances("nuts", "svi"))
+    change(old, "summary.json", "reference", to=None)
+    assert read_finished(old).reference == "nuts"
+    assert "to nuts" in set(join_runs([old])["set"])
+    other = write_run(tmp_path / "other", {"hmc": [0.1], "svi": [0.2]}, verdicts={"hmc": ["converged"]})
+    assert unconverged([read_finished(other)]) == ""
+    change(other, "summary.json", "reference", to=None)
+    assert read_finished(other).reference is None
+    with pytest.raises(UsageError, match=r"other has no reference, .*: run its command again, which now takes hmc"):
+        unconverged([read_finished(other)])
+
+
+def test_a_reference_that_failed_is_none_and_no_other_takes_its_place(tmp_path: Path) -> None:
+    """Which method is the reference must not depend on a seed's luck."""
+    run = write_run(tmp_path / "run", {"hmc": [0.1], "svi": [0.2]}, verdicts={"hmc": ["converged"]})
+    change(run, "summary.json", "failed", to={"nuts": "seed 0 left the finite numbers"})
+    change(run, "summary.json", "reference", to="nuts")
+    assert unconverged([read_finished(run)]) == "nuts is unconverged (wine, mlp: it failed)"
+
+
+def test_references_of_several_runs_are_each_named(tmp_path: Path) -> None:
+    bad = {"hmc": ["unconverged"], "mclmc": ["unconverged"]}
+    first = write_run(tmp_path / "a", {"hmc": [0.1], "mclmc": [0.1]}, verdicts=bad)
+    second = write_run(tmp_path / "b", {"mclmc": [0.1]}, verdicts=bad, data="breast_cancer")
+    assert unconverged([read_finished(first), read_finished(second)]) == (
+        "hmc is unconverged (wine, mlp, seed 0: as it was written); "
+        "mclmc is unconverged (breast_cancer, mlp, seed 0: as it was written)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("reference", "wanted"), [("gibbs", "summary.json has the reference gibbs"), (["nuts"], "is not what this version")]
+)
+def test_a_reference_that_the_run_does_not_have_is_refused(tmp_path: Path, reference: object, wanted: str) -> None:
+    run = write_run(tmp_path / "run", {"nuts": [0.1], "svi": [0.2]})
+    change(run, "summary.json", "reference", to=reference)
+    with pytest.raises(UsageError, match=wanted):
+        read_finished(run)
+
+
+def test_distances_without_a_reference_are_refused(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", {"svi": [0.1]}, further=distances("svi"))
+    with pytest.raises(UsageError, match=r"table\.csv has distances where the run's reference is None"):
+        read_finished(run)
 
 
 # --- best and tied

@@ -150,6 +150,47 @@ def test_a_converged_reference_is_called_one(tmp_path: Path) -> None:
     assert "Passes over the data: nuts took 1 times those of svi." in page  # 20,000 each, as written by hand
 
 
+def test_a_page_names_the_reference_it_has_and_its_bias(tmp_path: Path) -> None:
+    verdicts = {"mclmc": ["converged"], "svi": ["finished"]}
+    further = [(0, method, "reference", "agreement", 0.9, 0.01, np.nan) for method in verdicts]
+    folder = write_run(tmp_path / "run", {"mclmc": [0.1], "svi": [0.3]}, further=further, verdicts=verdicts)
+    page = text_of(write_report(folder).read_text())
+    for words in (
+        "What does cheap inference cost against mclmc?",
+        "mclmc converged: it is the reference that the others are held against, an unadjusted one",
+        "Distances to mclmc stand beside its own",
+        "agreement, to mclmc ↑",
+        "Distance to mclmc mclmc's own column is the noise floor",
+    ):
+        assert words in page, words
+    # beneath the board, beside the distances, and where the board is explained
+    assert page.count("so that distances to mclmc hold this bias too") == 3
+    assert "nuts" not in page.partition("Glossary")[0]
+
+
+def test_a_page_of_mclmc_beside_nuts_says_where_its_bias_shows(tmp_path: Path) -> None:
+    verdicts = {"nuts": ["converged"], "mclmc": ["converged"]}
+    further = [(0, method, "reference", "agreement", 0.9, 0.01, np.nan) for method in verdicts]
+    folder = write_run(tmp_path / "run", {"mclmc": [0.1], "nuts": [0.1]}, further=further, verdicts=verdicts)
+    page = text_of(write_report(folder).read_text())
+    assert "nuts converged: it is the reference that the others are held against." in page
+    assert "its distance to nuts, beside the noise floor, shows how much." in page
+    assert "hold this bias too" not in page
+    verdicts["nuts"] = ["unconverged"]
+    without = write_run(tmp_path / "without", {"mclmc": [0.1], "nuts": [0.1]}, verdicts=verdicts)
+    page = text_of(write_report(without).read_text())
+    assert "mclmc is unadjusted: its step size biases its draws, which no diagnostic of convergence sees." in page
+
+
+def test_a_page_whose_reference_failed_says_that_there_is_none(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", {"hmc": [0.1], "svi": [0.3]}, verdicts={"hmc": ["converged"]})
+    change(folder, "summary.json", "reference", to="nuts")
+    change(folder, "summary.json", "failed", to={"nuts": "seed 0 left the finite numbers"})
+    page = text_of(write_report(folder).read_text())
+    assert "nuts, which the others were to be held against, failed: there is no reference." in page
+    assert "Which method is better?" in page
+
+
 def test_what_comes_from_outside_is_text_and_no_markup(run: Path) -> None:
     """A file's name, a message, a setting: none of them can put a script on the page."""
     evil = "<script>alert(1)</script>"

@@ -172,7 +172,7 @@ BAD = {
     ),
     "parquet on a screen": (["--format", "parquet"], "parquet is no text to print: give --out FILE.parquet"),
     "no such folder": (["--out", "nowhere/table.md"], "nowhere/table.md cannot be written (No such file"),
-    "a run without the reference": (["--require-converged"], "has no nuts, whose convergence is required"),
+    "a run without the reference": (["--require-converged"], "has no reference, whose convergence is required"),
 }
 
 
