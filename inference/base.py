@@ -83,6 +83,7 @@ class Fit:
             variational family, or the weights of a point (Laplace's too); None for samplers.
         log_q: log density of a variational posterior at each draw (chain, draw), in the unconstrained space as
             NumPyro's `potential_energy`; None where the method has none.
+        num_rows: rows of the whole data set, where x and y are one process's own; None where they are all.
         failure: what stopped the fit, where `FitError` carries it; "" otherwise.
         num_gradients: gradient evaluations of the log joint, warm-up included.
         rows_per_gradient: rows that one of them reads.
@@ -115,6 +116,7 @@ class Fit:
     restart_errors: np.ndarray | None = None
     log_q: jax.Array | None = None
     failure: str = ""
+    num_rows: int | None = None
 
     def __repr__(self) -> str:
         """Return one line; the arrays themselves would fill the screen."""
@@ -133,7 +135,7 @@ class Fit:
     @property
     def num_passes(self) -> float:
         """Gradient evaluations in passes over the training data: comparable between minibatch sizes."""
-        return self.num_gradients * self.rows_per_gradient / len(self.x)
+        return self.num_gradients * self.rows_per_gradient / (self.num_rows or len(self.x))
 
 
 class Method(Protocol):

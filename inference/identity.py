@@ -11,17 +11,23 @@ from numpyro import handlers
 from .base import Method, Model, as_floats
 from .describe import describe
 from .durable import sha256_of
+from .mesh import Spread
 from .provenance import made_with
 
 __all__ = ["identity_of"]
 
 
-def identity_of(key: jax.Array, model: Model, x: jax.Array, y: jax.Array, method: Method) -> dict[str, Any]:
+def identity_of(
+    key: jax.Array, model: Model, x: jax.Array, y: jax.Array, method: Method, spread: Spread | None = None
+) -> dict[str, Any]:
     """Return all that the bytes of a fit depend on, as plain data."""
     data = {
         name: f"{array.dtype} {array.shape} {sha256_of(np.ascontiguousarray(array).data)}"
         for name, array in (("x", np.asarray(x)), ("y", np.asarray(y)))
     }
+    if spread is not None:  # of all rows, not of those that this process has
+        data = {"rows": f"{spread.num_rows} {spread.digest}"}
+        x, y = spread.head
     return {
         "method": describe(method),
         "data": data,
@@ -29,6 +35,7 @@ def identity_of(key: jax.Array, model: Model, x: jax.Array, y: jax.Array, method
         "model": {"function": describe(model), "program": _program(model, x, y)},
         **made_with(),
         "number of devices": jax.local_device_count(),
+        **({} if spread is None else {"mesh": spread.layout()}),
     }
 
 
