@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from numpyro.infer import init_to_sample
-from numpyro.infer.util import initialize_model
+from numpyro.infer.util import constrain_fn, initialize_model
 
 from .base import Model
 from .chains import LEAST_TUNING, Chains, Sampler
+from .mesh import Spread
 from .start import all_finite, run_once
 
 __all__ = ["MCLMC"]
@@ -79,7 +80,9 @@ class MCLMC(Sampler):
         """Short name for tables and figures."""
         return "mclmc"
 
-    def start(self, chain_keys: jax.Array, model: Model, x: jax.Array, y: jax.Array) -> Chains:
+    def start(
+        self, chain_keys: jax.Array, model: Model, x: jax.Array, y: jax.Array, spread: Spread | None = None
+    ) -> Chains:
         """Return the chains at draws of the prior, and how to tune and advance them.
 
         Raises:
@@ -92,14 +95,21 @@ class MCLMC(Sampler):
 
         init_keys, momentum_keys, keys = jnp.moveaxis(jax.vmap(partial(jax.random.split, num=3))(chain_keys), 1, 0)
         started = []
+        whole = model if spread is None else spread.of_all_rows(model)
 
         def begin(keys: jax.Array, x: jax.Array, y: jax.Array) -> Any:
             options = {"init_strategy": init_to_sample, "dynamic_args": True, "model_args": (x, y)}
-            started.append(initialize_model(keys, model, **options))
+            started.append(initialize_model(keys, whole, **options))
             return started[-1].param_info
 
-        position, potential_energy, gradient = run_once(begin, init_keys, x, y)
+        if spread is None:
+            position, potential_energy, gradient = run_once(begin, init_keys, x, y)
+        else:
+            init_keys, momentum_keys, keys = map(spread.place_chains, (init_keys, momentum_keys, keys))
+            position, potential_energy, gradient = run_once(spread.over_chains(begin), init_keys, x, y)
         if not all_finite(potential_energy, gradient):
+            if spread is not None:
+                raise RuntimeError("Cannot find valid initial parameters")  # as NumPyro says it
             begin(init_keys, x, y)  # op by op, NumPyro says what is wrong
         start = started[0]
         dim = pytree_size(position) // self.num_chains
@@ -174,7 +184,10 @@ class MCLMC(Sampler):
             energy_variance=jnp.zeros(lead, dtype),
             diverging=jnp.zeros(lead, bool),
         )
-        return Chains(state, draw, record, constrain=start.postprocess_fn, tune=tune)
+        if spread is None:
+            return Chains(state, draw, record, constrain=start.postprocess_fn, tune=tune)
+        state = spread.place_chains(state)
+        return Chains(state, draw, record, lambda x, y: partial(constrain_fn, model, (x, y), {}), tune=tune)
 
     def _tuning_steps(self, seconds_per_draw: float) -> int:
         steps = [float(self.num_warmup)]
