@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import os
 from collections.abc import Iterable
 from typing import Any
 
+from . import distributed
 from .arguments import add_data_dir, add_require_converged, interval, number, path, status_of, whole
 
 __all__ = ["EXAMPLES", "add_options", "run"]
@@ -174,13 +176,29 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="keep a running fit every S seconds (0: after every compiled call). Default: %(default)g",
     )
+    devices = parser.add_argument_group("many devices, several processes")
+    distributed.add_options(devices, whole)
     where.add_argument("--no-figures", action="store_true", help="draw no figures: they take half a minute")
     where.add_argument("--quiet", action="store_true", help="show no progress: print the scoreboard only")
     add_require_converged(where)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run what was asked for and return the exit status."""
+    """Run what was asked for, with other processes where there are some, and return the exit status."""
+    place = distributed.find_place(options, os.environ)
+    if place is None:
+        return _run(options, None)
+    try:
+        status = _run(options, place)
+        distributed.leave()
+        return status
+    except Exception as error:
+        if distributed.is_lost(error):
+            raise distributed.LostError(distributed.lost_sentence(place, distributed.GOES_ON)) from error
+        raise
+
+
+def _run(options: argparse.Namespace, place: distributed.Place | None) -> int:
     import jax
 
     from hmcvi.inference.export import require_writer
@@ -215,15 +233,30 @@ def run(options: argparse.Namespace) -> int:
         data_dir=options.data_dir,
         quick=options.quick,
         budget=budget,
+        chains_per_device=options.chains_per_device,
+        shard_rows=options.shard_rows,
+        rows_across_processes=options.rows_across_processes,
         options={group: tuple(getattr(options, group)) for group, _ in METHODS.values()}
         | {"model": tuple(options.model_options)},
     )
     chains = max((getattr(experiment.method(name), "num_chains", 1) for name in experiment.asked), default=1)
     # Chains run in parallel over host devices, whose number is fixed once JAX has started: then they take turns.
+    number = _devices(experiment, place) or min(chains, MOST_DEVICES)
     with contextlib.suppress(RuntimeError):
-        jax.config.update("jax_num_cpu_devices", min(chains, MOST_DEVICES))
+        jax.config.update("jax_num_cpu_devices", number)
+    if place is not None:
+        if len(options.data) > 1:
+            raise UsageError(f"--data names {len(options.data)} data sets: several processes make one run at a time")
+        distributed.begin(place)
 
+    from hmcvi.inference.processes import is_first
+
+    from .compare import compare
     from .several import compare_several
+
+    if not is_first():  # whose tables the first process prints
+        compare(experiment, options.out, figures=False, quiet=True, checkpoint_seconds=options.checkpoint_seconds)
+        return 0
 
     experiments = [experiment, *(dataclasses.replace(experiment, data=data) for data in options.data[1:])]
     fault = compare_several(
@@ -235,3 +268,21 @@ def run(options: argparse.Namespace) -> int:
         checkpoint_seconds=options.checkpoint_seconds,
     )
     return status_of(fault)
+
+
+def _devices(experiment: Any, place: distributed.Place | None) -> int | None:
+    """Return how many host devices this process makes for the mesh; None without one."""
+    from .layout import mesh_shape
+    from .options import UsageError
+
+    shape = mesh_shape(experiment)
+    if shape is None:
+        return None
+    groups, rows = shape
+    processes = 1 if place is None else place.num_processes
+    if groups * rows % processes:
+        raise UsageError(
+            f"the mesh of {groups} chain shards x {rows} row shards takes {groups * rows} devices, which cannot be "
+            f"divided over {processes} processes: change --chains-per-device, --shard-rows or the number of chains"
+        )
+    return groups * rows // processes

@@ -15,7 +15,11 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-__all__ = ["agreed", "any_of", "from_first", "is_first", "same_everywhere", "together"]
+__all__ = ["ElsewhereError", "agreed", "any_of", "from_first", "gathered", "is_first", "same_everywhere", "together"]
+
+
+class ElsewhereError(ValueError):
+    """Another process cannot do what was asked; the sentence is its own."""
 
 
 def is_first() -> bool:
@@ -80,7 +84,7 @@ def together(check: Callable[[], Any]) -> Any:
     A process that ended alone would leave the others waiting for it.
 
     Raises:
-        ValueError, TypeError: this process's own, or, where only another raised, a ValueError with its sentence.
+        ValueError, TypeError: this process's own, or, where only another raised, an ElsewhereError with its sentence.
     """
     if jax.process_count() == 1:
         return check()
@@ -99,7 +103,7 @@ def together(check: Callable[[], Any]) -> Any:
     for place, row in enumerate(everybody):
         sentence = bytes(row.astype(np.uint8)).rstrip(b"\0").decode(errors="replace").strip('"')
         if sentence:
-            raise ValueError(f"process {place}: {sentence}")
+            raise ElsewhereError(f"process {place}: {sentence}")
     return result
 
 
