@@ -33,9 +33,7 @@ __all__ = [
     "supervise",
 ]
 
-GOES_ON = (
-    "start all processes again with the same commands, and the run goes on from what was last kept in its folder"
-)
+GOES_ON = "start all processes again with the same commands, and the run goes on from what was last kept in its folder"
 
 WORKER = "HMCVI_WORKER_PIPE"
 """Holds, in a worker's environment, the pipe whose end says that nobody waits for it any more."""
@@ -111,8 +109,9 @@ def add_options(parser: Any, whole: Any) -> None:
         "and every gradient crosses the network",
     )
     parser.add_argument(
-        "--coordinator", metavar="HOST:PORT", help=f"of several processes, the address of the first. Default: "
-        f"${COORDINATOR}, or what SLURM or Open MPI say",
+        "--coordinator",
+        metavar="HOST:PORT",
+        help=f"of several processes, the address of the first. Default: ${COORDINATOR}, or what SLURM or Open MPI say",
     )
     parser.add_argument("--num-processes", type=whole, metavar="P", help="number of processes, likewise")
     parser.add_argument("--process-id", type=whole, metavar="I", help="which of them this is, from 0, likewise")

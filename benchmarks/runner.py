@@ -96,7 +96,9 @@ class Runner:
         )
         # where a process only helps, the name says that there is a file: the first reads and writes it
         checkpoint = (
-            Checkpoint("of the first process", 0) if folder is None else folder.checkpoint(label, self.seed, self.say.print)
+            Checkpoint("of the first process", 0)
+            if folder is None
+            else folder.checkpoint(label, self.seed, self.say.print)
         )
         if any_of(result is not None):
             checkpoint.remove()  # of a process that died between the two

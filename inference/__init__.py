@@ -17,6 +17,7 @@ from .flow import AutoFlow
 from .hmc import HMC
 from .importance import Importance, feature_importance
 from .laplace import Laplace
+from .mesh import fit_mesh
 from .microcanonical import MCLMC
 from .nuts import NUTS
 from .point import MAP, Ensemble
@@ -55,6 +56,7 @@ __all__ = [
     "family_fit",
     "feature_importance",
     "fit",
+    "fit_mesh",
     "from_datatree",
     "load_datatree",
     "predict",

@@ -21,8 +21,8 @@ from .base import Fit, LatentSite, Model, latent_sites
 from .checkpoint import Checkpoint
 from .density import normal_log_density, unconstrain
 from .descend import Problem, best_of, descend, restart_keys
-from .mesh import Spread
 from .progress import Progress
+from .spread import Spread
 from .start import Beginning
 from .training import Training, check_variational
 from .variational import ESTIMATORS, Estimator, Gaussian, VariationalLayer

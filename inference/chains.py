@@ -16,9 +16,9 @@ from jax.sharding import AxisType, PartitionSpec
 
 from .base import Fit, FitError, Model, as_floats, check_allowances, is_count, latent_sites
 from .checkpoint import Checkpoint, Kept
-from .mesh import Spread
 from .processes import agreed
 from .progress import Progress, next_length
+from .spread import Spread
 
 __all__ = ["CHAIN_METHODS", "Chains", "Sampler"]
 

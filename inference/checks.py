@@ -23,7 +23,7 @@ def check_data(x: Any, y: Any) -> tuple[jax.Array, jax.Array]:
 
 
 def check_rows(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return (x, y) as arrays of NumPy, of the types that JAX will hold them in, or raise ValueError with one sentence that says what to mend.
+    """Return (x, y) as NumPy's arrays of JAX's types, or raise ValueError with one sentence that says what to mend.
 
     Integer x becomes floating point, but images of uint8 (three axes or more: a table of uint8 is none) stay as they
     are until `as_floats`; x and y may be anything that NumPy reads as arrays of numbers. Numbers that JAX's own types

@@ -14,10 +14,10 @@ import numpy as np
 
 from .base import FitError, Model
 from .checkpoint import Checkpoint
-from .mesh import Spread
 from .optimise import Descent, Objective, Optimised
 from .processes import agreed
 from .progress import Progress
+from .spread import Spread
 from .spread_descent import SpreadDescent
 from .start import Beginning, InitialValues, starting_point
 from .training import Training

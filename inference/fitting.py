@@ -19,11 +19,12 @@ from .checkpoint import Checkpoint
 from .checks import check_data, check_rows
 from .describe import describe
 from .identity import identity_of
-from .mesh import Spread, shard_rows
+from .mesh import shard_rows
 from .processes import same_everywhere, together
 from .progress import Progress
 from .provenance import made_with, processor
 from .request import check_request
+from .spread import Spread
 
 __all__ = ["fit"]
 
@@ -125,7 +126,7 @@ def _spread(
     """Return the rows on the mesh, and those (x, y) that the model is looked at with, once every process agrees."""
 
     def checked() -> tuple[Any, Any]:
-        rows = check_rows(x, y)
+        rows: tuple[Any, Any] = check_rows(x, y)
         check_request(key, model, *rows, method)
         if "spread" not in inspect.signature(method.fit).parameters:
             raise ValueError(f"{method.name} cannot be fitted over a mesh: leave mesh=None, or give another method")

@@ -15,7 +15,7 @@ from numpyro.infer.util import constrain_fn
 
 from .base import Model
 from .chains import Chains, Sampler
-from .mesh import Spread
+from .spread import Spread
 from .start import all_finite, run_once
 
 __all__ = ["HMC", "check_target_accept", "hamiltonian_chains", "record"]
@@ -115,7 +115,9 @@ def hamiltonian_chains(
     jax.eval_shape(lambda key: kernel.init(key, num_warmup, None, (x, y), {}), chain_keys[0])  # its functions alone
     state = run_once(lambda keys, x, y: starter.init(keys, num_warmup, None, (x, y), {}), chain_keys, x, y)
     if not all_finite(state.potential_energy, state.z_grad):
-        state = make_kernel(model).init(chain_keys, num_warmup, None, (x, y), {})  # op by op, NumPyro says what is wrong
+        state = make_kernel(model).init(
+            chain_keys, num_warmup, None, (x, y), {}
+        )  # op by op, NumPyro says what is wrong
     return Chains(
         state=state,
         draw=lambda state, x, y: kernel.sample(prepare(state), (x, y), {}),

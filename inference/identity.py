@@ -11,8 +11,8 @@ from numpyro import handlers
 from .base import Method, Model, as_floats
 from .describe import describe
 from .durable import sha256_of
-from .mesh import Spread
 from .provenance import made_with
+from .spread import Spread
 
 __all__ = ["identity_of"]
 

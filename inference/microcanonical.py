@@ -16,7 +16,7 @@ from numpyro.infer.util import constrain_fn, initialize_model
 
 from .base import Model
 from .chains import LEAST_TUNING, Chains, Sampler
-from .mesh import Spread
+from .spread import Spread
 from .start import all_finite, run_once
 
 __all__ = ["MCLMC"]

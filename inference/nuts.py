@@ -14,7 +14,7 @@ from jax import lax
 from .base import Model
 from .chains import Chains, Sampler
 from .hmc import check_target_accept, hamiltonian_chains, record
-from .mesh import Spread
+from .spread import Spread
 
 __all__ = ["NUTS"]
 
@@ -67,9 +67,7 @@ class NUTS(Sampler):
             dense_mass=self.dense_mass,
             init_strategy=numpyro.infer.init_to_sample,
         )
-        return hamiltonian_chains(
-            make_kernel, model, self.num_warmup, chain_keys, x, y, _record, spread=spread
-        )
+        return hamiltonian_chains(make_kernel, model, self.num_warmup, chain_keys, x, y, _record, spread=spread)
 
 
 def _record(state: Any) -> dict[str, Any]:

@@ -398,9 +398,7 @@ class Descent:
             self._piece = max(following, self._piece) if length < self._piece else following
 
     def _advance(self, state: Any, keys: Any, done: int, length: int, plan: Plan) -> Any:
-        return self._compiled(
-            state, *self._placed((keys, jnp.asarray(done), jnp.asarray(length), plan)), *self._data
-        )
+        return self._compiled(state, *self._placed((keys, jnp.asarray(done), jnp.asarray(length), plan)), *self._data)
 
     def _state(self, params: Any) -> Any:
         return params, self._optimizer.init(params), jnp.arange(len(self._data[0]))

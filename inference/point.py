@@ -15,8 +15,8 @@ from numpyro.infer.util import log_density
 from .base import Fit, Model, latent_sites
 from .checkpoint import Checkpoint
 from .descend import Problem, best_of, descend, restart_keys, signal_fields
-from .mesh import Spread
 from .progress import Progress
+from .spread import Spread
 from .start import Beginning
 from .training import Training
 

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .mesh import CHAIN, ROW, Spread, mean_over_devices, place_of_device
 from .optimise import Descent, Objective
+from .spread import CHAIN, ROW, Spread, mean_over_devices, place_of_device
 from .training import Training
 
 __all__ = ["SpreadDescent"]

@@ -16,9 +16,9 @@ from numpyro.infer.util import initialize_model
 
 from .base import Fit, FitError, Model, as_floats, latent_sites, minibatches
 from .checkpoint import Checkpoint
-from .mesh import Spread
 from .optimise import Optimised
 from .progress import Progress
+from .spread import Spread
 from .training import FanIn, Training
 
 __all__ = ["Beginning", "InitialValues", "all_finite", "run_once", "starting_point"]
@@ -139,9 +139,7 @@ class InitialValues:
         spread: the mesh that is fitted over, if any; x and y are then its first rows.
     """
 
-    def __init__(
-        self, model: Model, x: jax.Array, y: jax.Array, batch_size: int | None, spread: Spread | None = None
-    ):
+    def __init__(self, model: Model, x: jax.Array, y: jax.Array, batch_size: int | None, spread: Spread | None = None):
         if spread is None:
             self.model, self.batch_size = minibatches(model, x, y, batch_size)
         else:

@@ -29,8 +29,8 @@ from .checkpoint import Checkpoint
 from .density import normal_log_density, unconstrain
 from .descend import Problem, best_of, descend, restart_keys
 from .flow import AutoFlow
-from .mesh import Spread
 from .progress import Progress
+from .spread import Spread
 from .start import Beginning, run_once
 from .training import Training, check_memory, check_variational
 

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from .base import Fit, Method, Model, check_allowances, is_count, minibatches
-from .mesh import Spread
+from .spread import Spread
 
 __all__ = ["FanIn", "Plan", "Schedule", "Start", "Training", "check_memory", "check_variational"]
 
