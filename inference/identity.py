@@ -29,13 +29,14 @@ def identity_of(
         data = {"rows": f"{spread.num_rows} {spread.digest}"}
         x, y = spread.head
     return {
+        # first, as the hash of the rows is by the parts that they are divided into
+        **({} if spread is None else {"mesh": spread.layout()}),
         "method": describe(method),
         "data": data,
         "key": [*np.asarray(jax.random.key_data(key)).tolist(), str(jax.random.key_impl(key))],
         "model": {"function": describe(model), "program": _program(model, x, y)},
         **made_with(),
         "number of devices": jax.local_device_count(),
-        **({} if spread is None else {"mesh": spread.layout()}),
     }
 
 

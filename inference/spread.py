@@ -124,8 +124,8 @@ class Spread:
         except ValueError as error:
             reason = str(error).partition(": ")[2].partition("; pass batch_size")[0] or str(error)
             raise ValueError(
-                f"the rows of this model cannot be divided over {self.num_row_shards} devices: {reason}; give a mesh "
-                "of one row shard, over which chains are divided alone"
+                f"the rows of this model cannot be divided over {self.num_row_shards} devices, as they depend on each "
+                f"other ({reason}): give a mesh of one row shard, over which chains are divided alone"
             ) from None
 
     def of_all_rows(self, model: Model) -> Model:
