@@ -61,7 +61,8 @@ class Fit:
         draws: posterior draws by site, each (chain, draw, *site shape), in the constrained space. The variational
             methods have one chain of independent draws.
         stats: sampler statistics by ArviZ's names, each (chain, draw); empty for the variational methods.
-        chain_method: how the chains ran ("parallel", "sequential", "vectorized", "mesh 4x2"); None for the variational methods.
+        chain_method: how the chains ran ("parallel", "sequential", "vectorized", "mesh 4x2"); None for the
+            variational methods.
         location: means of a Gaussian posterior by site, or the one point of a MAP fit, in the unconstrained space;
             None where the method has neither.
         scale: standard deviations of that Gaussian by site, in the unconstrained space; None where there are none.

@@ -92,6 +92,7 @@ class _Run:
     stop: int | None = None
     told: bool = False
     damaged: bool = False
+    joint: bool = False
 
 
 class Checkpoint:
@@ -143,9 +144,7 @@ class Checkpoint:
         return any(path is not None and path.exists() for path in (self.path, self.previous))
 
     def remove(self) -> None:
-        """Delete the files, as once the fit is saved elsewhere; of several processes the first does."""
-        if not is_first():
-            return
+        """Delete the files, as once the fit is saved elsewhere."""
         for path in (self.path, self.previous):
             if path is not None:
                 path.unlink(missing_ok=True)
@@ -155,11 +154,12 @@ class Checkpoint:
         """Seconds that earlier processes had spent on the fit when they last wrote."""
         return self._run.elapsed
 
-    def begin(self, identity: Callable[[], dict[str, Any]]) -> None:
+    def begin(self, identity: Callable[[], dict[str, Any]], joint: bool = False) -> None:
         """Read what there is to go on from; called by `hmcvi.inference.fit`.
 
         Arguments:
             identity: returns, as plain data, all that the bytes of the fit depend on; called if that is needed.
+            joint: whether all processes make this fit together: the first then reads and writes for all.
 
         Raises:
             CheckpointError: the file is of another request or version, or it and the one before it are damaged.
@@ -167,13 +167,18 @@ class Checkpoint:
         self._run = _Run(identity=functools.cache(identity), began=time.perf_counter(), written=time.perf_counter())
         if self.path is None:
             return
-        found = together(lambda: self._read() if is_first() else None)
-        content = from_first(lambda: b"" if found is None else bytes(found[1]))  # one process reads for all
+        self._run.joint = joint and jax.process_count() > 1
+        if self._run.joint:
+            found = together(lambda: self._read() if is_first() else None)
+            content: Any = from_first(lambda: b"" if found is None else bytes(found[1]))
+        else:
+            found = self._read()
+            content = b"" if found is None else found[1]
         if not content:
             return
         path = self.path if found is None else found[0]
         header, stages = _parse(content)
-        together(lambda: self._check_identity(path, header))
+        self._check_identity(path, header)  # which all processes do alike
         self._run.elapsed = float(header["elapsed"])
         for name, is_finished in header["stages"].items():
             (self._run.finished if is_finished else self._run.begun)[name] = stages[name]
@@ -264,12 +269,12 @@ class Checkpoint:
         again = self._run.stop is not None
         self._run.stop = number
         # one of several processes alone cannot end in good order: they stop together, where they next agree
-        if again or (not self._run.unsaved and jax.process_count() == 1):
+        if again or (not self._run.unsaved and not self._run.joint):
             self._heed()
 
     def _agree_on_stop(self, is_time: bool) -> bool:
         """Take over a signal that another process got, and return whether process 0 says that it is time."""
-        if jax.process_count() == 1:
+        if not self._run.joint:
             return is_time
         said = gathered(np.array([self._run.stop or 0, is_time], np.int32))
         self._run.stop = int(said[:, 0].max()) or None
@@ -289,7 +294,7 @@ class Checkpoint:
             if kept is None:
                 return
             stages[name] = kept
-        if not is_first():
+        if self._run.joint and not is_first():
             return
         header = {
             "format": FORMAT,

@@ -110,7 +110,7 @@ def descend(
             if share.max_seconds is not None:
                 left = share.max_seconds - (begin.made.run_seconds if begin.made else 0.0)
                 affordable = descent.affordable_steps(left, key_steps, problem.params, inner)
-                num_steps = min(num_steps, int(agreed(affordable)))
+                num_steps = min(num_steps, affordable if spread is None else int(agreed(affordable)))
                 _check_steps(num_steps, "max_seconds", share.max_seconds)
             result = descent.run(key_steps, problem.params, progress, inner, num_steps)
             if callable(training.learning_rate) and num_steps < training.num_steps:

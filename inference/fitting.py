@@ -10,7 +10,6 @@ import time
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -91,7 +90,7 @@ def fit(
         spread, x, y = _spread(key, model, x, y, method, mesh, own_rows)
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = Checkpoint(checkpoint)
-    checkpoint.begin(lambda: identity_of(key, model, x, y, method, spread))
+    checkpoint.begin(lambda: identity_of(key, model, x, y, method, spread), joint=spread is not None)
     started = time.perf_counter() - checkpoint.elapsed
     if not isinstance(progress, Progress):
         progress = Progress(method.name, Progress.suited(progress))
@@ -102,7 +101,7 @@ def fit(
             else:
                 over_mesh: Any = method.fit
                 result = over_mesh(key, spread.marked(model), x, y, bar, checkpoint, spread)
-                x_own, y_own = map(jnp.asarray, spread.mine)
+                x_own, y_own = spread.mine  # on the host: a device holds its part alone
                 # the rows of this process, and how many there are in all
                 num_rows = spread.num_rows if own_rows else None
                 result = dataclasses.replace(result, model=model, x=x_own, y=y_own, num_rows=num_rows)

@@ -16,7 +16,6 @@ from jax import lax
 
 from .base import as_floats
 from .checkpoint import Checkpoint, Kept
-from .processes import agreed
 from .progress import Progress, next_length
 from .training import DECAY_WINDOWS, LEAST_WINDOW, NUM_WINDOWS, Plan, Training
 
@@ -255,6 +254,10 @@ class Descent:
         """Put numbers where the program wants them."""
         return tree
 
+    def _agreed(self, seconds: float) -> float:
+        """Return the seconds that decide how long the next call is."""
+        return seconds
+
     def _found(self, tree: Any) -> Any:
         """Return what the program gave as ordinary arrays."""
         return tree
@@ -281,7 +284,7 @@ class Descent:
             started = time.perf_counter()
             plan = Plan.of(num_steps, 1, num_steps)
             jax.block_until_ready(self._advance(state, tuple(jax.random.split(key)), 0, length, plan))
-            seconds = agreed(time.perf_counter() - started)
+            seconds = self._agreed(time.perf_counter() - started)
             if seconds >= TIMED_SECONDS or length >= longest:
                 return seconds / length
             length = min(2 * length, longest)
@@ -388,7 +391,7 @@ class Descent:
             started = time.perf_counter()
             state, losses = self._advance(state, keys, done, length, plan)
             new = np.asarray(losses, np.float64)[:length]
-            seconds = agreed(time.perf_counter() - started)
+            seconds = self._agreed(time.perf_counter() - started)
             yield state, new
             if not np.isfinite(new).all():
                 return

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .optimise import Descent, Objective
+from .processes import agreed
 from .spread import CHAIN, ROW, Spread, mean_over_devices, place_of_device
 from .training import Training
 
@@ -74,6 +75,9 @@ class SpreadDescent(Descent):
 
     def _placed(self, tree: Any) -> Any:
         return self._spread.place_whole(tree)
+
+    def _agreed(self, seconds: float) -> float:
+        return agreed(seconds)
 
     def _found(self, tree: Any) -> Any:
         return jax.tree.map(jnp.asarray, self._spread.on_host(tree))

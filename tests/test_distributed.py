@@ -133,12 +133,15 @@ def end(processes: list[subprocess.Popen[str]], seconds: float) -> list[tuple[in
     return [(process.returncode, *texts) for process, texts in zip(processes, said, strict=True)]
 
 
-def once_kept(out: Path, processes: list[subprocess.Popen[str]]) -> None:
-    """Wait until the fit was kept in the middle."""
+def begin_until_kept(out: Path) -> list[subprocess.Popen[str]]:
+    """Begin both processes, and return once they have kept the fit in the middle, anew."""
     file, ends = out / "fits" / "nuts-seed0.checkpoint", time.monotonic() + 600
-    while not file.with_name(f"{file.name}.previous").exists() and time.monotonic() < ends:
+    before = file.stat().st_mtime_ns if file.exists() else 0
+    processes = begin(out)
+    while not (file.exists() and file.stat().st_mtime_ns > before) and time.monotonic() < ends:
         assert all(process.poll() is None for process in processes)
         time.sleep(0.02)
+    return processes
 
 
 def kill_worker(process: subprocess.Popen[str]) -> None:
@@ -148,8 +151,7 @@ def kill_worker(process: subprocess.Popen[str]) -> None:
 
 def test_where_a_process_dies_the_other_stops_and_the_same_commands_end_in_the_same_draws(tmp_path):
     interrupted, whole = tmp_path / "interrupted", tmp_path / "whole"
-    processes = begin(interrupted)
-    once_kept(interrupted, processes)
+    processes = begin_until_kept(interrupted)
     kill_worker(processes[1])
     (status, _, other), (killed, _, said) = end(processes, 60)
     assert (status, killed) == (1, 1)
@@ -157,16 +159,14 @@ def test_where_a_process_dies_the_other_stops_and_the_same_commands_end_in_the_s
     assert "the run goes on from what was last kept" in other
     assert "process 1 of 2 was ended by SIGKILL" in said
 
-    processes = begin(interrupted)
-    once_kept(interrupted, processes)
+    processes = begin_until_kept(interrupted)
     kill_worker(processes[0])  # by which all are in touch
     (killed, _, said), (status, _, other) = end(processes, 60)
     assert (status, killed) == (1, 1)
     assert "process 1 of 2 stopped, because another of them ended or does not answer" in other
     assert "process 0 of 2 was ended by SIGKILL" in said
 
-    processes = begin(interrupted)
-    once_kept(interrupted, processes)
+    processes = begin_until_kept(interrupted)
     processes[1].send_signal(signal.SIGTERM)  # one is told, both end in good order
     for status, _, said in end(processes, 60):
         assert status == 143 or "interrupted" in said
