@@ -234,6 +234,7 @@ def begin(place: Place) -> None:
     from .options import UsageError
 
     _end_with_whoever_waits()
+    _keep_output_clean()
     # SIGTERM is ours: the fit is kept, and the command ends
     jax.config.update("jax_enable_preemption_service", False)
     try:
@@ -282,3 +283,11 @@ def _end_with_whoever_waits() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def _keep_output_clean() -> None:
+    """Send what Gloo prints on standard output to standard error: the scoreboard is read there."""
+    sys.stdout.flush()
+    own = os.dup(1)
+    os.dup2(2, 1)
+    sys.stdout = os.fdopen(own, "w", buffering=1, encoding=sys.stdout.encoding, errors="backslashreplace")
