@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import compare_command, programs, sweep_command
+from . import compare_command, distributed, programs, sweep_command
 from .arguments import Parser, add_data_dir, add_require_converged, path, status_of, whole
 from .interrupts import EndingSoon
 from .refusal import refuse
@@ -124,6 +124,10 @@ def _run(arguments: Sequence[str], options: argparse.Namespace) -> int:
         "reproduce": "the targets before this one are finished, and their results are saved; the same command, without "
         f"them, goes on: hmcvi {command}",
     }.get(options.command, "nothing was written")
+    if options.command == "compare" and not distributed.is_worker():
+        place = distributed.find_place(options, os.environ)
+        if place is not None:
+            return distributed.supervise(place, arguments, distributed.GOES_ON)
     ending = EndingSoon(kept)
     try:
         with ending:
@@ -272,4 +276,7 @@ def _table(options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_status = main()
+    if distributed.is_worker():
+        distributed.end(exit_status)
+    sys.exit(exit_status)

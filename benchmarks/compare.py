@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -9,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pandas as pd
 from rich.console import Console
@@ -17,6 +19,7 @@ from hmcvi import plots
 from hmcvi.inference import Fit, FitError
 from hmcvi.inference.describe import describe_method
 from hmcvi.inference.export import require_writer
+from hmcvi.inference.processes import from_first, is_first, together
 from hmcvi.inference.progress import Progress
 
 from .budget_curves import BUDGET_COLUMNS, budget_curves, budget_rows
@@ -25,6 +28,7 @@ from .differences import all_differences
 from .evaluate import Evaluation, Row, distance_rows, evaluate, paired_rows, row_score_errors, row_scores
 from .experiment import Experiment
 from .figures import draw_figures
+from .layout import make_mesh
 from .loo import compare_methods, loo_rows, score_training_rows
 from .moments import moment_rows
 from .ood import OODSet
@@ -66,16 +70,32 @@ def compare(
     """
     say = Console(stderr=True, quiet=quiet, highlight=False, markup=False, emoji=False, soft_wrap=True)
     require_writer()
-    loaded = {seed: experiment.load(seed) for seed in experiment.seeds}
+    make_mesh(experiment)  # which says where there are too few devices
+    loaded = together(lambda: {seed: experiment.load(seed) for seed in experiment.seeds})
     for data, _ in loaded.values():
         experiment.check(data)
     first, _ = loaded[experiment.seeds[0]]
     experiment, left_out = experiment.settle(first)
+    if jax.process_count() > 1:  # what is left out depends on the memory of the first process
+        asked = json.loads(from_first(lambda: json.dumps(experiment.asked).encode()))
+        experiment = dataclasses.replace(experiment, methods=tuple(asked))
     path = default_folder(experiment) if out is None else out
-    folder = RunFolder(path, experiment, checkpoint_seconds=checkpoint_seconds)
-    with folder.held():
-        _run(experiment, folder, loaded, left_out, figures=figures, say=say, quiet=quiet)
-    return folder.path
+    with contextlib.ExitStack() as held:
+
+        def claim() -> RunFolder | None:
+            if not is_first():
+                return None
+            folder = RunFolder(path, experiment, checkpoint_seconds=checkpoint_seconds)
+            held.enter_context(folder.held())
+            return folder
+
+        folder = together(claim)
+        if folder is not None:
+            _run(experiment, folder, loaded, left_out, figures=figures, say=say, quiet=quiet)
+        else:
+            for seed, (data, _) in loaded.items():
+                Runner(experiment, seed, data, None, Console(quiet=True), quiet=True).help()
+    return path
 
 
 def fit_only(experiment: Experiment, out: Path, *, checkpoint_seconds: float = 30.0) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from . import programs
+from . import distributed, programs
 from .arguments import add_data_dir, add_require_converged, interval, number, path, status_of, whole
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     where = parser.add_argument_group("where and how")
     add_where(where)
     programs.add_options(where)
+    devices = parser.add_argument_group("many devices, several processes")
+    distributed.add_options(devices, whole)
     where.add_argument(
         "--out",
         type=path,
@@ -228,8 +231,8 @@ def experiment_of(options: argparse.Namespace, *, data: str, model: str) -> Expe
     )
 
 
-def spread_chains(experiment: Experiment) -> None:
-    """Have as many host devices as the experiment's chains, over which they run in parallel.
+def spread_chains(experiment: Experiment, number: int | None = None) -> None:
+    """Have as many host devices as the mesh takes, or as the experiment has chains, which then run in parallel.
 
     Their number is fixed once JAX has started: then chains take turns.
     """
@@ -237,11 +240,25 @@ def spread_chains(experiment: Experiment) -> None:
 
     chains = max((getattr(experiment.method(name), "num_chains", 1) for name in experiment.asked), default=1)
     with contextlib.suppress(RuntimeError):
-        jax.config.update("jax_num_cpu_devices", min(chains, MOST_DEVICES))
+        jax.config.update("jax_num_cpu_devices", number or min(chains, MOST_DEVICES))
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run what was asked for and return the exit status."""
+    """Run what was asked for, with other processes where there are some, and return the exit status."""
+    place = distributed.find_place(options, os.environ)
+    if place is None:
+        return _run(options, None)
+    try:
+        status = _run(options, place)
+        distributed.leave()
+        return status
+    except Exception as error:
+        if distributed.is_lost(error):
+            raise distributed.LostError(distributed.lost_sentence(place, distributed.GOES_ON)) from error
+        raise
+
+
+def _run(options: argparse.Namespace, place: distributed.Place | None) -> int:
     from hmcvi.inference.export import require_writer
 
     from .options import UsageError
@@ -251,10 +268,26 @@ def run(options: argparse.Namespace) -> int:
     except ValueError as error:
         raise UsageError(str(error)) from error
     programs.keep_programs(options)
-    experiment = experiment_of(options, data=options.data[0], model=options.model)
-    spread_chains(experiment)
+    experiment = dataclasses.replace(
+        experiment_of(options, data=options.data[0], model=options.model),
+        chains_per_device=options.chains_per_device,
+        shard_rows=options.shard_rows,
+        rows_across_processes=options.rows_across_processes,
+    )
+    spread_chains(experiment, _devices(experiment, place))
+    if place is not None:
+        if len(options.data) > 1:
+            raise UsageError(f"--data names {len(options.data)} data sets: several processes make one run at a time")
+        distributed.begin(place)
 
+    from hmcvi.inference.processes import is_first
+
+    from .compare import compare
     from .several import compare_several
+
+    if not is_first():  # whose tables the first process prints
+        compare(experiment, options.out, figures=False, quiet=True, checkpoint_seconds=options.checkpoint_seconds)
+        return 0
 
     experiments = [experiment, *(dataclasses.replace(experiment, data=data) for data in options.data[1:])]
     fault = compare_several(
@@ -266,3 +299,21 @@ def run(options: argparse.Namespace) -> int:
         checkpoint_seconds=options.checkpoint_seconds,
     )
     return status_of(fault)
+
+
+def _devices(experiment: Any, place: distributed.Place | None) -> int | None:
+    """Return how many host devices this process makes for the mesh; None without one."""
+    from .layout import mesh_shape
+    from .options import UsageError
+
+    shape = mesh_shape(experiment)
+    if shape is None:
+        return None
+    groups, rows = shape
+    processes = 1 if place is None else place.num_processes
+    if groups * rows % processes:
+        raise UsageError(
+            f"the mesh of {groups} chain shards x {rows} row shards takes {groups * rows} devices, which cannot be "
+            f"divided over {processes} processes: change --chains-per-device, --shard-rows or the number of chains"
+        )
+    return groups * rows // processes

@@ -45,6 +45,7 @@ from . import datasets, memory, ood
 from .budget import Budget
 from .cost import gradient_operations
 from .datasets import Dataset
+from .layout import mesh_shape
 from .ood import OODSet
 from .options import UsageError, check_name, parse_options
 from .raw import Raw, Task
@@ -135,6 +136,10 @@ class Experiment:
         quick: whether to take the small budgets.
         budget: what each method may spend on a fit, in place of its own number of steps or draws where that is more;
             scores at shares of it are drawn as curves.
+        chains_per_device: chains of each device, or of each group that shares rows; with `shard_rows`, what the mesh
+            is laid out by. None, where rows are divided: all chains in one group.
+        shard_rows: devices that the training rows are divided over; None divides none.
+        rows_across_processes: whether rows are divided over processes before devices within one.
         options: hyperparameters by group ("model", "nuts", "svi", "laplace", ...), as `key=value` strings.
     """
 
@@ -154,6 +159,9 @@ class Experiment:
     data_dir: str | None = None
     quick: bool = False
     budget: Budget | None = None
+    chains_per_device: int | None = None
+    shard_rows: int | None = None
+    rows_across_processes: bool = False
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -175,7 +183,9 @@ class Experiment:
                 f"data is {type(self.data).__name__}: give a name, a file's path, or arrays(x, y) of "
                 "hmcvi.benchmarks.datasets"
             )
-        for what, number in (("rows", self.rows), ("test rows", self.test_rows), ("image size", self.image_size)):
+        counts = {"rows": self.rows, "test rows": self.test_rows, "image size": self.image_size}
+        counts |= {"chains per device": self.chains_per_device, "row shards": self.shard_rows}
+        for what, number in counts.items():
             if number is not None and not is_count(number):
                 raise UsageError(f"{what} {number!r}: give a whole number of at least 1")
         for seed in self.seeds:
@@ -183,6 +193,7 @@ class Experiment:
                 raise UsageError(f"seed {seed}: give a whole number from 0 to 2³² - 1")
         parse_options(MODELS[self.model], self.options.get("model", ()), "--model-options")
         self._check_temperatures({name: temperature_of(self.method(name)) for name in self.asked})
+        mesh_shape(self)
 
     def _check_kinds(self) -> None:
         """Raise UsageError where a field holds another kind of thing than it should."""
@@ -401,6 +412,9 @@ class Experiment:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         # where the data lie says nothing of what they are: the fits themselves check the rows' hash
         del fields["data_dir"]
+        for name in ("chains_per_device", "shard_rows", "rows_across_processes"):
+            if not fields[name]:  # as runs without a mesh have always been described
+                del fields[name]
         if self.budget is not None:
             fields["budget"] = dataclasses.asdict(self.budget)
         if isinstance(self.data, Raw):

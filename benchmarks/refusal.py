@@ -65,12 +65,14 @@ def refuse(error: Exception, options: argparse.Namespace) -> int:
         return say(f"the memory is full: take fewer rows, fewer draws or a smaller model{kept}", 1)
     if isinstance(error, ValueError | RuntimeError):
         from hmcvi.inference import CheckpointError, FitError
+        from hmcvi.inference.processes import ElsewhereError
 
+        from .distributed import LostError
         from .options import UsageError
 
-        if isinstance(error, FitError):
+        if isinstance(error, FitError | LostError):
             return say(str(error), 1)
-        if isinstance(error, UsageError | CheckpointError):
+        if isinstance(error, UsageError | CheckpointError | ElsewhereError):
             return say(str(error), 2)
     file = _write_fault(error, options)
     written = f"the traceback is in {file}" if file else "the traceback could not be written"

@@ -22,10 +22,12 @@ FLAGS = {
     "seeds": "--seeds",
     "ood": "--ood",
     "shifts": "--shift",
+    "chains_per_device": "--chains-per-device",
+    "shard_rows": "--shard-rows",
 }
 """Flags that take a value or several, by field of the configuration."""
 
-SWITCHES = {"tune": "--tune", "quick": "--quick"}
+SWITCHES = {"tune": "--tune", "quick": "--quick", "rows_across_processes": "--rows-across-processes"}
 """Flags that take none."""
 
 BUDGETS = {"seconds": "--budget-seconds", "passes": "--budget-gradients"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -9,13 +10,15 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from hmcvi.inference import Fit, FitError, fit
+from hmcvi.inference import Checkpoint, Fit, FitError, fit
+from hmcvi.inference.processes import any_of, together
 from hmcvi.inference.progress import Progress
 
 from .budget_curves import SHARES, budget_rows
 from .datasets import Dataset
 from .evaluate import evaluate
 from .experiment import Experiment
+from .layout import make_mesh
 from .records import fit_record
 from .run_folder import RunFolder
 
@@ -30,7 +33,7 @@ class Runner:
         experiment: what is run.
         seed: the seed.
         data: the seed's data set.
-        folder: the run's folder.
+        folder: the run's folder; None in a process that only helps to compute.
         say: where to say what goes on.
         quiet: whether to show no progress.
     """
@@ -38,7 +41,7 @@ class Runner:
     experiment: Experiment
     seed: int
     data: Dataset
-    folder: RunFolder
+    folder: RunFolder | None
     say: Console
     quiet: bool
 
@@ -75,16 +78,31 @@ class Runner:
             rows += budget_rows(self.seed, name, share, record, evaluation.rows, self.data.scored_on)
         return rows
 
+    def help(self) -> None:
+        """Make the fits that another process makes and scores, in its order."""
+        for name in self.fit_all({}):
+            for share in SHARES if self.experiment.budget is not None else ():
+                with contextlib.suppress(FitError):
+                    self._fit(name, share)
+
     def _fit(self, name: str, share: float) -> Fit:
         method = self.experiment.method(name, share)
         model = self.experiment.configure_model(self.data)
         label, what = (name, "") if share == 1 else (f"{name}@{share:g}", f", {share:g} of the budget")
         said = f"{name}, seed {self.seed}{what}"
-        result = self.folder.load_fit(label, self.seed, model, self.data, method)
-        checkpoint = self.folder.checkpoint(label, self.seed, self.say.print)
-        if result is not None:
+        folder = self.folder
+        result: Any = together(
+            lambda: None if folder is None else folder.load_fit(label, self.seed, model, self.data, method)
+        )
+        # where a process only helps, the name says that there is a file: the first reads and writes it
+        checkpoint = (
+            Checkpoint("of the first process", 0)
+            if folder is None
+            else folder.checkpoint(label, self.seed, self.say.print)
+        )
+        if any_of(result is not None):
             checkpoint.remove()  # of a process that died between the two
-            self.say.print(f"{said}: read from {self.folder.path}")
+            self.say.print(f"{said}: read from {folder.path if folder else ''}")
             return result
         started = time.perf_counter()
         going_on = ", going on where it was interrupted" if checkpoint.exists() else ""
@@ -93,11 +111,23 @@ class Runner:
         )
         x, y, progress = self.data.x_train, self.data.y_train, Progress(said, Progress.suited(not self.quiet))
         try:
-            result = fit(jax.random.key(self.seed), model, x, y, method, progress=progress, checkpoint=checkpoint)
+            result = fit(
+                jax.random.key(self.seed),
+                model,
+                x,
+                y,
+                method,
+                progress=progress,
+                checkpoint=checkpoint,
+                mesh=make_mesh(self.experiment),
+            )
         except FitError as error:
-            kept = "" if error.fit is None else self.folder.save_failed(error.fit, label, self.seed, self.data)
+            kept = ""
+            if error.fit is not None and folder is not None:
+                kept = folder.save_failed(error.fit, label, self.seed, self.data)
             raise FitError(f"{said}: {error}{kept}", error.fit) from error
-        self.folder.save_fit(result, label, self.seed, self.data)
+        if folder is not None:
+            folder.save_fit(result, label, self.seed, self.data)
         checkpoint.remove()
         self.say.print(f"{said}: done in {time.perf_counter() - started:.0f} s")
         return result

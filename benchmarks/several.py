@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hmcvi.inference import FitError
@@ -81,14 +81,19 @@ def _checked(experiment: Experiment, require_converged: bool) -> Experiment:
     for data in loaded:
         experiment.check(data)
     settled, left_out = experiment.settle(loaded[0])
-    if require_converged and reference_of(settled.asked) is None:
+    if require_converged:
         why = "".join(f" ({note})" for note in left_out)
-        raise UsageError(
-            f"--require-converged asks for a converged sampler, but the methods on {experiment.data_name} are "
-            f"{', '.join(settled.asked)}{why}: add one of {', '.join(REFERENCES)} to --methods, or drop "
-            "--require-converged"
-        )
+        check_reference(settled.asked, f"the methods on {experiment.data_name} are {', '.join(settled.asked)}{why}")
     return settled
+
+
+def check_reference(methods: Iterable[str], asked: str) -> None:
+    """Raise UsageError where no sampler is among the methods, whose convergence is required; `asked` says which are."""
+    if reference_of(methods) is None:
+        raise UsageError(
+            f"--require-converged asks for a converged sampler, but {asked}: add one of {', '.join(REFERENCES)} to "
+            "--methods, or drop --require-converged"
+        )
 
 
 def _folders(experiments: Sequence[Experiment], out: Path | None) -> list[Path]:

@@ -86,8 +86,8 @@ def run(options: argparse.Namespace) -> int:
 
     from hmcvi.inference.export import require_writer
 
-    from .evaluate import REFERENCE
     from .options import UsageError
+    from .several import check_reference
     from .sweep import cells_of, sweep
 
     try:
@@ -101,11 +101,8 @@ def run(options: argparse.Namespace) -> int:
         for model in options.model
     ]
     for experiment in experiments:
-        if options.require_converged and REFERENCE not in experiment.asked:
-            raise UsageError(
-                f"--require-converged asks for a converged {REFERENCE}, but the methods are "
-                f"{', '.join(experiment.asked)}: add {REFERENCE} to --methods, or drop --require-converged"
-            )
+        if options.require_converged:
+            check_reference(experiment.asked, f"the methods are {', '.join(experiment.asked)}")
     cells = cells_of(experiments, _how(options), by_method=options.by_method)
     say = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True).print
     with _pool(options, sum(len(cell.parts) or 1 for cell in cells)) as pool:

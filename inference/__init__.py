@@ -18,6 +18,7 @@ from .hmc import HMC
 from .importance import Importance, feature_importance
 from .laplace import Laplace
 from .mams import MAMS
+from .mesh import fit_mesh
 from .microcanonical import MCLMC
 from .nuts import NUTS
 from .point import MAP, Ensemble
@@ -57,6 +58,7 @@ __all__ = [
     "family_fit",
     "feature_importance",
     "fit",
+    "fit_mesh",
     "from_datatree",
     "load_datatree",
     "predict",

@@ -22,6 +22,7 @@ from .checkpoint import Checkpoint
 from .density import normal_log_density, unconstrain
 from .descend import Problem, best_of, descend, restart_keys
 from .progress import Progress
+from .spread import Spread
 from .start import Beginning
 from .training import Training, check_variational
 from .variational import ESTIMATORS, Estimator, Gaussian, VariationalLayer
@@ -87,7 +88,14 @@ class BayesByBackprop(Training):
         return "negative ELBO" if self.temperature == 1 else "tempered negative ELBO"
 
     def fit(
-        self, key: jax.Array, model: Model, x: jax.Array, y: jax.Array, progress: Progress, checkpoint: Checkpoint
+        self,
+        key: jax.Array,
+        model: Model,
+        x: jax.Array,
+        y: jax.Array,
+        progress: Progress,
+        checkpoint: Checkpoint,
+        spread: Spread | None = None,
     ) -> Fit:
         """Train the mean-field posterior and draw from it; see `hmcvi.inference.fit`."""
 
@@ -95,7 +103,8 @@ class BayesByBackprop(Training):
             sites, ops = latent_sites(begin.model, x[: begin.batch_size], y[: begin.batch_size])
             mean_field = MeanField(begin.values, ops, estimator=self.estimator, init_scale=self.init_scale)
             graph, params = nnx.split(mean_field)
-            weights = kl_weights(self.kl_weighting, max(len(x) // begin.batch_size, 1))
+            rows = len(x) if spread is None else spread.padded_rows
+            weights = kl_weights(self.kl_weighting, max(rows // begin.batch_size, 1))
 
             def objective(params: Any, key: jax.Array, x: jax.Array, y: jax.Array, in_epoch: jax.Array | None) -> Any:
                 posterior = nnx.merge(graph, params)
@@ -116,7 +125,10 @@ class BayesByBackprop(Training):
 
         # the same keys as SVI's: the same start and minibatches
         keys = restart_keys(key, self.num_restarts)
-        runs = descend(keys, self, model, x, y, progress, checkpoint, set_up, gradients_per_step=self.num_particles)
+        particles = self.num_particles
+        runs = descend(
+            keys, self, model, x, y, progress, checkpoint, set_up, gradients_per_step=particles, spread=spread
+        )
         best, outcome = best_of(runs)
         graph, sites = best.problem.made
         posterior = nnx.merge(graph, best.result.params)

@@ -61,7 +61,8 @@ class Fit:
         draws: posterior draws by site, each (chain, draw, *site shape), in the constrained space. The variational
             methods have one chain of independent draws.
         stats: sampler statistics by ArviZ's names, each (chain, draw); empty for the variational methods.
-        chain_method: how the chains ran ("parallel", "sequential", "vectorized"); None for the variational methods.
+        chain_method: how the chains ran ("parallel", "sequential", "vectorized", "mesh 4x2"); None for the
+            variational methods.
         location: means of a Gaussian posterior by site, or the one point of a MAP fit, in the unconstrained space;
             None where the method has neither.
         scale: standard deviations of that Gaussian by site, in the unconstrained space; None where there are none.
@@ -83,6 +84,7 @@ class Fit:
             variational family, or the weights of a point (Laplace's too); None for samplers.
         log_q: log density of a variational posterior at each draw (chain, draw), in the unconstrained space as
             NumPyro's `potential_energy`; None where the method has none.
+        num_rows: rows of the whole data set, where x and y are one process's own; None where they are all.
         failure: what stopped the fit, where `FitError` carries it; "" otherwise.
         num_gradients: gradient evaluations of the log joint, warm-up included.
         rows_per_gradient: rows that one of them reads.
@@ -115,6 +117,7 @@ class Fit:
     restart_errors: np.ndarray | None = None
     log_q: jax.Array | None = None
     failure: str = ""
+    num_rows: int | None = None
 
     def __repr__(self) -> str:
         """Return one line; the arrays themselves would fill the screen."""
@@ -133,7 +136,7 @@ class Fit:
     @property
     def num_passes(self) -> float:
         """Gradient evaluations in passes over the training data: comparable between minibatch sizes."""
-        return self.num_gradients * self.rows_per_gradient / len(self.x)
+        return self.num_gradients * self.rows_per_gradient / (self.num_rows or len(self.x))
 
 
 class Method(Protocol):

@@ -16,7 +16,9 @@ from jax.sharding import AxisType, PartitionSpec
 
 from .base import Fit, FitError, Model, as_floats, check_allowances, is_count, latent_sites
 from .checkpoint import Checkpoint, Kept
+from .processes import agreed
 from .progress import Progress, next_length
+from .spread import Spread
 
 __all__ = ["CHAIN_METHODS", "Chains", "Sampler"]
 
@@ -111,43 +113,63 @@ class Sampler:
         """Empty: a sampler has no loss."""
         return ""
 
-    def start(self, chain_keys: jax.Array, model: Model, x: jax.Array, y: jax.Array) -> Chains:
-        """Return the chains (one for each of the keys) at draws of the prior, and how to advance them."""
+    def start(
+        self, chain_keys: jax.Array, model: Model, x: jax.Array, y: jax.Array, spread: Spread | None = None
+    ) -> Chains:
+        """Return the chains (one for each of the keys) at draws of the prior, and how to advance them.
+
+        Over a mesh the state is divided over it, and drawing is for programs that run there.
+        """
         raise NotImplementedError
 
     def fit(
-        self, key: jax.Array, model: Model, x: jax.Array, y: jax.Array, progress: Progress, checkpoint: Checkpoint
+        self,
+        key: jax.Array,
+        model: Model,
+        x: jax.Array,
+        y: jax.Array,
+        progress: Progress,
+        checkpoint: Checkpoint,
+        spread: Spread | None = None,
     ) -> Fit:
         """Draw from the posterior; see `hmcvi.inference.fit`."""
         sites, _ = latent_sites(model, x, y)
-        given, x = x, as_floats(x)  # once: every gradient reads all rows
-        chains = self.start(jax.random.split(key, self.num_chains), model, x, y)
+        given, x, rows = x, as_floats(x), len(x)  # once: every gradient reads all rows
+        head = x, y
+        if spread is not None:
+            self._check_spread(model, spread)
+            x, y, rows = as_floats(spread.x), spread.y, spread.num_rows
+        chains = self.start(jax.random.split(key, self.num_chains), model, x, y, spread)
         total = chains.num_warmup + self.num_draws
         chunk = -(-total // NUM_CHUNKS)
-        meter = _Meter(self)
-        advance = meter.compiled(partial(_advance, chains, chunk), chains.state, jnp.asarray(chunk), x, y)
+        meter = _Meter(self, spread)
+        advance = meter.compiled(partial(_advance, chains, chunk), chains.state, _count(chunk), x, y)
         state, done, parts = chains.state, 0, []
         begun = checkpoint.saved("draws")
         if begun is not None:
             state = begun.tree("state", state)
+            if spread is not None:
+                state = spread.place_chains(state)
             parts = [begun.tree("recorded", jax.eval_shape(jax.vmap(chains.record), state), same_shapes=False)]
             done, meter.gradients, meter.seconds = (begun.values[name] for name in ("done", "gradients", "seconds"))
         elif chains.tune is not None:
             with progress.ahead("tuning"):
                 progress.update(0, total, "draws a chain", "all chains at once")
                 if self.max_seconds is not None:
-                    advance(state, jnp.asarray(1), x, y)  # for its price alone
+                    advance(state, _count(1), x, y)  # for its price alone
                 tuning_steps = self._tuning_steps(meter.seconds)
                 state = meter.compiled(chains.tune(tuning_steps), state, x, y)(state, x, y)
             steps = tuning_steps * self.num_chains
             if chains.tuning_steps is not None:
-                steps = int(np.sum(chains.tuning_steps(state)))
+                taken = chains.tuning_steps(state)
+                steps = int(np.sum(taken if spread is None else spread.on_host(taken)))
             meter.gradients += steps * self.GRADIENTS_PER_STEP
 
         length = 1
         while done < total and meter.share < 1:
             length, before, seconds = min(length, total - done), meter.share, meter.seconds
-            state, recorded = advance(state, jnp.asarray(length), x, y)
+            state, recorded = advance(state, _count(length), x, y)
+            recorded = recorded if spread is None else spread.on_host(recorded)
             # copied: a view would keep the whole chunk's buffer, as often as a chunk is cut into calls
             recorded = jax.tree.map(lambda leaf, n=length: np.array(np.asarray(leaf)[:, :n]), recorded)
             parts.append(recorded)
@@ -158,7 +180,8 @@ class Sampler:
 
             def reached(state: Any = state, done: int = done) -> Kept:
                 values = {"done": done, "gradients": meter.gradients, "seconds": meter.seconds}
-                return Kept.of(values, state=state, recorded=_joined(parts))
+                whole = state if spread is None else spread.on_host(state)
+                return Kept.of(values, state=whole, recorded=_joined(parts))
 
             checkpoint.offer("draws", reached)
             affordable = meter.affordable(length, before)
@@ -177,7 +200,7 @@ class Sampler:
                     f"as at least {2 * LEAST_DRAWS - 1} are needed"
                 )
         kept = jax.tree.map(lambda leaf: leaf[:, first:], recorded)
-        draws = _constrain(chains, kept.pop("z"), x, y)
+        draws = _constrain(chains, kept.pop("z"), *(head if spread is not None else (x, y)))
         return Fit(
             model=model,
             method=self,
@@ -186,10 +209,10 @@ class Sampler:
             key=key,
             draws={name: draws[name] for name in sites},
             stats=kept,
-            chain_method=self._chain_method(),
+            chain_method=self._chain_method() if spread is None else str(spread),
             ended_in_warmup=ended_in_warmup,
             num_gradients=meter.gradients,
-            rows_per_gradient=len(x),
+            rows_per_gradient=rows,
             run_seconds=meter.seconds,
         )
 
@@ -200,6 +223,16 @@ class Sampler:
         if self.num_chains > 1 and jax.local_device_count() > 1:
             return "parallel"
         return "sequential" if jax.default_backend() == "cpu" else "vectorized"
+
+    def _check_spread(self, model: Model, spread: Spread) -> None:
+        """Raise ValueError where the chains or the rows cannot be divided over a mesh."""
+        if self.num_chains % spread.num_chain_shards:
+            raise ValueError(
+                f"{self.num_chains} chains of {self.name} cannot be divided over {spread.num_chain_shards} chain "
+                "shards: give a multiple of that as num_chains, or another mesh"
+            )
+        if spread.num_row_shards > 1:
+            spread.check_independent(model)
 
     def _tuning_steps(self, seconds_per_draw: float) -> int:
         """Return the steps of a tuning ahead of all draws: under an allowance it may take half of it."""
@@ -218,8 +251,8 @@ class Sampler:
 class _Meter:
     """What a run has spent: gradient evaluations, and seconds in compiled calls."""
 
-    def __init__(self, sampler: Sampler) -> None:
-        self._sampler = sampler
+    def __init__(self, sampler: Sampler, spread: Spread | None = None) -> None:
+        self._sampler, self._spread = sampler, spread
         self.gradients, self.seconds = 0, 0.0
 
     @property
@@ -248,14 +281,21 @@ class _Meter:
 
     def compiled(self, one_chain: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
         """Compile a function of one chain's state and more for all chains; its calls are timed."""
-        sampler = self._sampler
-        over_chains = _over_chains(one_chain, sampler._chain_method(), sampler.num_chains)
+        sampler, spread = self._sampler, self._spread
+        if spread is None:
+            over_chains = _over_chains(one_chain, sampler._chain_method(), sampler.num_chains)
+        else:
+            in_group = "vectorized" if sampler._chain_method() == "vectorized" else "sequential"
+            all_chains = _over_chains(one_chain, in_group, sampler.num_chains)
+            over_chains = spread.over_chains(all_chains, num_shared=len(arguments) - 3)
         function = jax.jit(over_chains).lower(*arguments).compile()
 
         def timed(*arguments: Any) -> Any:
             started = time.perf_counter()
             result = jax.block_until_ready(function(*arguments))
-            self.seconds += time.perf_counter() - started
+            seconds = time.perf_counter() - started
+            # one clock decides for all processes how long the next call is
+            self.seconds += seconds if self._spread is None else agreed(seconds)
             return result
 
         return timed
@@ -273,6 +313,11 @@ def _advance(
         return state, jax.tree.map(lambda b, leaf: b.at[i].set(leaf), buffer, chains.record(state))
 
     return lax.fori_loop(0, length, step, (state, buffer))
+
+
+def _count(number: int) -> np.ndarray:
+    """Return a number as a program takes it: of NumPy, which is on no device yet, and so goes to all of a mesh."""
+    return np.asarray(number, jnp.result_type(int))
 
 
 def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .durable import read_checked, write_checked
+from .processes import from_first, gathered, is_first, together
 
 __all__ = ["Checkpoint", "CheckpointError", "Kept"]
 
@@ -91,6 +92,7 @@ class _Run:
     stop: int | None = None
     told: bool = False
     damaged: bool = False
+    joint: bool = False
 
 
 class Checkpoint:
@@ -152,21 +154,36 @@ class Checkpoint:
         """Seconds that earlier processes had spent on the fit when they last wrote."""
         return self._run.elapsed
 
-    def begin(self, identity: Callable[[], dict[str, Any]]) -> None:
+    def begin(self, identity: Callable[[], dict[str, Any]], joint: bool = False) -> None:
         """Read what there is to go on from; called by `hmcvi.inference.fit`.
 
         Arguments:
             identity: returns, as plain data, all that the bytes of the fit depend on; called if that is needed.
+            joint: whether all processes make this fit together: the first then reads and writes for all.
 
         Raises:
             CheckpointError: the file is of another request or version, or it and the one before it are damaged.
         """
         self._run = _Run(identity=functools.cache(identity), began=time.perf_counter(), written=time.perf_counter())
-        self._check_place()
-        found = self._read()
-        if found is None:
+        if self.path is None:
             return
-        path, header, stages = found
+        self._run.joint = joint and jax.process_count() > 1
+        if self._run.joint:
+            found = together(lambda: self._read() if is_first() else None)
+            content: Any = from_first(lambda: b"" if found is None else bytes(found[1]))
+        else:
+            found = self._read()
+            content = b"" if found is None else found[1]
+        if not content:
+            return
+        path = self.path if found is None else found[0]
+        header, stages = _parse(content)
+        self._check_identity(path, header)  # which all processes do alike
+        self._run.elapsed = float(header["elapsed"])
+        for name, is_finished in header["stages"].items():
+            (self._run.finished if is_finished else self._run.begun)[name] = stages[name]
+
+    def _check_identity(self, path: Path, header: dict[str, Any]) -> None:
         differs = _difference(header["identity"], json.loads(json.dumps(self._run.identity())))
         if differs is not None:
             name, there, here = differs
@@ -174,9 +191,6 @@ class Checkpoint:
             if name == "model.program":
                 what = f"its {name} is another: the model's code has changed, or what it holds on to"
             raise CheckpointError(f"{path} is of another fit: {what}; delete it, or keep this fit in another file")
-        self._run.elapsed = float(header["elapsed"])
-        for name, is_finished in header["stages"].items():
-            (self._run.finished if is_finished else self._run.begun)[name] = stages[name]
 
     def _check_place(self) -> None:
         if self.path is None:
@@ -216,7 +230,8 @@ class Checkpoint:
         run.latest, run.unsaved = (self._prefix + stage, make), True
         run.begun.clear()  # it has been gone on from
         wait = max(self.every, run.cost / SHARE) if self.every else 0.0
-        if run.stop is None and now - run.written < wait:
+        is_time = self._agree_on_stop(now - run.written >= wait)
+        if run.stop is None and not is_time:
             return 0.0
         self._write()
         run.written = time.perf_counter()
@@ -245,6 +260,7 @@ class Checkpoint:
             signal.signal(number, handler)
         self._handlers.clear()
         if kind is None and self.path is not None:
+            self._agree_on_stop(False)
             if self._run.unsaved and (self._keeps_end or self._run.stop is not None):
                 self._write()
             self._heed()
@@ -252,8 +268,17 @@ class Checkpoint:
     def _asked_to_stop(self, number: int, frame: FrameType | None) -> None:
         again = self._run.stop is not None
         self._run.stop = number
-        if again or not self._run.unsaved:
+        # one of several processes alone cannot end in good order: they stop together, where they next agree
+        if again or (not self._run.unsaved and not self._run.joint):
             self._heed()
+
+    def _agree_on_stop(self, is_time: bool) -> bool:
+        """Take over a signal that another process got, and return whether process 0 says that it is time."""
+        if not self._run.joint:
+            return is_time
+        said = gathered(np.array([self._run.stop or 0, is_time], np.int32))
+        self._run.stop = int(said[:, 0].max()) or None
+        return bool(said[0, 1])
 
     def _heed(self) -> None:
         if self._run.stop is not None:
@@ -269,6 +294,8 @@ class Checkpoint:
             if kept is None:
                 return
             stages[name] = kept
+        if self._run.joint and not is_first():
+            return
         header = {
             "format": FORMAT,
             "identity": run.identity(),
@@ -295,20 +322,25 @@ class Checkpoint:
                 self._say(f"{path} cannot be written ({error.strerror}): the fit goes on, and is kept when it can be")
             run.told = True
 
-    def _read(self) -> tuple[Path, dict[str, Any], dict[str, Kept]] | None:
+    def _read(self) -> tuple[Path, memoryview] | None:
+        """Return the sound file and its content; no pickle is read."""
+        self._check_place()
         faults = []
         for path in (self.path, self.previous):
             if path is None or not path.exists():
                 continue
             try:
-                header, stages = _read_file(path)
+                if path.is_symlink():
+                    raise ValueError("it is a symbolic link")
+                content = read_checked(path)
+                _parse(content)
             except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
                 faults.append((path, error))
                 continue
             self._run.damaged = bool(faults)
             if faults:
                 self._say(f"{faults[0][0]} is damaged ({faults[0][1]}): the fit goes on from {path}")
-            return path, header, stages
+            return path, content
         if faults:
             names, reason = " and ".join(str(path) for path, _ in faults), faults[0][1]
             raise CheckpointError(
@@ -318,11 +350,9 @@ class Checkpoint:
         return None
 
 
-def _read_file(path: Path) -> tuple[dict[str, Any], dict[str, Kept]]:
-    """Return the header and the stages of a file whose checksum is right; no pickle is read."""
-    if path.is_symlink():
-        raise ValueError("it is a symbolic link")
-    with np.load(io.BytesIO(read_checked(path)), allow_pickle=False) as arrays:
+def _parse(content: bytes | memoryview) -> tuple[dict[str, Any], dict[str, Kept]]:
+    """Return the header and the stages of a file's content; no pickle is read."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         header = json.loads(arrays["header"].tobytes())
         if header["format"] != FORMAT:
             raise ValueError(f"it is {header['format']!r} and {FORMAT!r} is wanted")

@@ -13,11 +13,17 @@ from numpyro.distributions.distribution import ExpandedDistribution, Independent
 
 from .base import Model, as_floats
 
-__all__ = ["as_numbers", "check_data", "check_targets", "checked_cast"]
+__all__ = ["as_numbers", "check_data", "check_rows", "check_targets", "checked_cast"]
 
 
 def check_data(x: Any, y: Any) -> tuple[jax.Array, jax.Array]:
-    """Return (x, y) as JAX arrays, or raise ValueError with one sentence that says what to mend.
+    """Return (x, y) as JAX arrays, or raise; see `check_rows`."""
+    x, y = check_rows(x, y)
+    return jnp.asarray(x), jnp.asarray(y)
+
+
+def check_rows(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return (x, y) as NumPy's arrays of JAX's types, or raise ValueError with one sentence that says what to mend.
 
     Integer x becomes floating point, but images of uint8 (three axes or more: a table of uint8 is none) stay as they
     are until `as_floats`; x and y may be anything that NumPy reads as arrays of numbers. Numbers that JAX's own types
@@ -47,7 +53,7 @@ def check_data(x: Any, y: Any) -> tuple[jax.Array, jax.Array]:
             if not jnp.iinfo(y_type).min <= int(value) <= jnp.iinfo(y_type).max:
                 row = int(np.argmax(y == value))
                 raise ValueError(f"y holds {value} in row {row}, more than {y_type} holds: relabel, or make y floats")
-    return jnp.asarray(checked_cast("x", x, x_type)), jnp.asarray(checked_cast("y", y, y_type))
+    return checked_cast("x", x, x_type), checked_cast("y", y, y_type)
 
 
 def as_numbers(name: str, given: Any) -> np.ndarray:

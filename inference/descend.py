@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +15,10 @@ import numpy as np
 from .base import FitError, Model
 from .checkpoint import Checkpoint
 from .optimise import Descent, Objective, Optimised
+from .processes import agreed
 from .progress import Progress
+from .spread import Spread
+from .spread_descent import SpreadDescent
 from .start import Beginning, InitialValues, starting_point
 from .training import Training
 
@@ -62,6 +66,7 @@ def descend(
     gradients_per_step: int = 1,
     each: str = "start",
     ends_at_failure: bool = False,
+    spread: Spread | None = None,
 ) -> list[Run]:
     """Optimise from every key through one compiled program, and return the runs in the keys' order.
 
@@ -77,12 +82,14 @@ def descend(
         gradients_per_step: gradient evaluations of the log joint in one step.
         each: what one of several runs is called.
         ends_at_failure: whether the first start that fails is the last.
+        spread: the mesh to optimise over; x and y are then its first rows.
 
     Raises:
         FitError: the allowance does not afford one step.
     """
     share = _share(training, len(keys))
-    initial = InitialValues(model, x, y, training.batch_size)
+    initial = InitialValues(model, x, y, training.batch_size, spread)
+    rows = len(x) if spread is None else spread.num_rows
     descent: Descent | None = None
     runs: list[Run] = []
     for place, key in enumerate(keys, 1):
@@ -91,18 +98,19 @@ def descend(
         if len(keys) > 1:
             progress.part(each, place, len(keys))
             inner = checkpoint.part(f"{each} {place}")
-        begin = starting_point(key_init, share, model, x, y, initial, progress, inner)
+        begin = starting_point(key_init, share, model, x, y, initial, progress, inner, spread)
         problem = set_up(begin, key_set_up)
-        num_steps = _steps_by_passes(share, begin, len(x), gradients_per_step)
+        num_steps = _steps_by_passes(share, begin, rows, gradients_per_step)
         over = inner.saved("end")
         if over is None:
             if descent is None:
-                descent = Descent(
-                    problem.objective, problem.params, x, y, batch_size=begin.batch_size, training=training
-                )
+                make: Any = Descent if spread is None else partial(SpreadDescent, spread=spread)
+                descent = make(problem.objective, problem.params, x, y, batch_size=begin.batch_size, training=training)
+                assert descent is not None
             if share.max_seconds is not None:
                 left = share.max_seconds - (begin.made.run_seconds if begin.made else 0.0)
-                num_steps = min(num_steps, descent.affordable_steps(left, key_steps, problem.params, inner))
+                affordable = descent.affordable_steps(left, key_steps, problem.params, inner)
+                num_steps = min(num_steps, affordable if spread is None else int(agreed(affordable)))
                 _check_steps(num_steps, "max_seconds", share.max_seconds)
             result = descent.run(key_steps, problem.params, progress, inner, num_steps)
             if callable(training.learning_rate) and num_steps < training.num_steps:

@@ -11,9 +11,11 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpyro.infer
+from numpyro.infer.util import constrain_fn
 
 from .base import Model
 from .chains import Chains, Sampler
+from .spread import Spread
 from .start import all_finite, run_once
 
 __all__ = ["HMC", "check_target_accept", "hamiltonian_chains", "record"]
@@ -64,11 +66,12 @@ class HMC(Sampler):
         """Short name for tables and figures."""
         return "hmc"
 
-    def start(self, chain_keys: jax.Array, model: Model, x: jax.Array, y: jax.Array) -> Chains:
+    def start(
+        self, chain_keys: jax.Array, model: Model, x: jax.Array, y: jax.Array, spread: Spread | None = None
+    ) -> Chains:
         """Return the chains at draws of the prior, and how to advance them."""
         make_kernel = partial(
             numpyro.infer.HMC,
-            model,
             trajectory_length=self.trajectory_length,
             target_accept_prob=self.target_accept,
             dense_mass=self.dense_mass,
@@ -81,7 +84,9 @@ class HMC(Sampler):
             length = jnp.minimum(self.trajectory_length, longest)
             return state._replace(trajectory_length=length.astype(state.trajectory_length.dtype))
 
-        return hamiltonian_chains(make_kernel, self.num_warmup, chain_keys, x, y, record, shortened)
+        return hamiltonian_chains(
+            make_kernel, model, self.num_warmup, chain_keys, x, y, record, shortened, spread=spread
+        )
 
 
 def check_target_accept(what: str, target_accept: float) -> None:
@@ -91,26 +96,69 @@ def check_target_accept(what: str, target_accept: float) -> None:
 
 
 def hamiltonian_chains(
-    make_kernel: Callable[[], numpyro.infer.HMC],
+    make_kernel: Callable[[Model], numpyro.infer.HMC],
+    model: Model,
     num_warmup: int,
     chain_keys: jax.Array,
     x: jax.Array,
     y: jax.Array,
     record: Callable[[Any], dict[str, Any]],
     prepare: Callable[[Any], Any] = lambda state: state,
+    *,
+    spread: Spread | None = None,
 ) -> Chains:
     """Return chains of a NumPyro kernel whose first draws adapt it; `prepare` is applied to the state before each."""
     # Two kernels: initialising many chains at once leaves a kernel that can only sample them in lock step.
-    kernel, starter = make_kernel(), make_kernel()
+    if spread is not None:
+        return _over_mesh(make_kernel, model, num_warmup, chain_keys, x, y, record, prepare, spread)
+    kernel, starter = make_kernel(model), make_kernel(model)
     jax.eval_shape(lambda key: kernel.init(key, num_warmup, None, (x, y), {}), chain_keys[0])  # its functions alone
     state = run_once(lambda keys, x, y: starter.init(keys, num_warmup, None, (x, y), {}), chain_keys, x, y)
     if not all_finite(state.potential_energy, state.z_grad):
-        state = make_kernel().init(chain_keys, num_warmup, None, (x, y), {})  # op by op, NumPyro says what is wrong
+        state = make_kernel(model).init(
+            chain_keys, num_warmup, None, (x, y), {}
+        )  # op by op, NumPyro says what is wrong
     return Chains(
         state=state,
         draw=lambda state, x, y: kernel.sample(prepare(state), (x, y), {}),
         record=record,
         constrain=lambda x, y: kernel.postprocess_fn((x, y), {}),
+        num_warmup=num_warmup,
+    )
+
+
+def _over_mesh(
+    make_kernel: Callable[[Model], numpyro.infer.HMC],
+    model: Model,
+    num_warmup: int,
+    chain_keys: jax.Array,
+    x: jax.Array,
+    y: Any,
+    record: Callable[[Any], dict[str, Any]],
+    prepare: Callable[[Any], Any],
+    spread: Spread,
+) -> Chains:
+    """Return the chains likewise, divided over a mesh, on the model whose density is that of all its rows."""
+    whole = spread.of_all_rows(model)
+    kernel, starter = make_kernel(whole), make_kernel(whole)
+
+    def functions(keys: jax.Array, x: jax.Array, y: Any) -> jax.Array:
+        kernel.init(keys[0], num_warmup, None, (x, y), {})
+        return keys
+
+    keys = spread.place_chains(chain_keys)
+    jax.eval_shape(spread.over_chains(functions), keys, x, y)
+    state = run_once(
+        spread.over_chains(lambda keys, x, y: starter.init(keys, num_warmup, None, (x, y), {})), keys, x, y
+    )
+    if not all_finite(state.potential_energy, state.z_grad):
+        raise RuntimeError("Cannot find valid initial parameters")  # as NumPyro says it
+    return Chains(
+        state=state,
+        draw=lambda state, x, y: kernel.sample(prepare(state), (x, y), {}),
+        record=record,
+        # after sampling, which is no program over the mesh: the model as it was given
+        constrain=lambda x, y: partial(constrain_fn, model, (x, y), {}),
         num_warmup=num_warmup,
     )
 

@@ -12,17 +12,25 @@ from .base import Method, Model, as_floats
 from .describe import describe
 from .durable import sha256_of
 from .provenance import made_with
+from .spread import Spread
 
 __all__ = ["identity_of"]
 
 
-def identity_of(key: jax.Array, model: Model, x: jax.Array, y: jax.Array, method: Method) -> dict[str, Any]:
+def identity_of(
+    key: jax.Array, model: Model, x: jax.Array, y: jax.Array, method: Method, spread: Spread | None = None
+) -> dict[str, Any]:
     """Return all that the bytes of a fit depend on, as plain data."""
     data = {
         name: f"{array.dtype} {array.shape} {sha256_of(np.ascontiguousarray(array).data)}"
         for name, array in (("x", np.asarray(x)), ("y", np.asarray(y)))
     }
+    if spread is not None:  # of all rows, not of those that this process has
+        data = {"rows": f"{spread.num_rows} {spread.digest}"}
+        x, y = spread.head
     return {
+        # first, as the hash of the rows is by the parts that they are divided into
+        **({} if spread is None else {"mesh": spread.layout()}),
         "method": describe(method),
         "data": data,
         "key": [*np.asarray(jax.random.key_data(key)).tolist(), str(jax.random.key_impl(key))],

@@ -22,6 +22,7 @@ from .checkpoint import Checkpoint
 from .density import log_joint, log_prior
 from .descend import Problem, best_of, descend, restart_keys
 from .progress import Progress
+from .spread import Spread
 from .start import Beginning
 from .training import Training, check_memory
 
@@ -81,9 +82,9 @@ class Laplace(Training):
         """What the loss trace holds."""
         return "negative log joint"
 
-    def check_model(self, model: Model, x: jax.Array, y: jax.Array) -> None:
+    def check_model(self, model: Model, x: jax.Array, y: jax.Array, spread: Spread | None = None) -> None:
         """Raise ValueError where this model cannot be fitted: nothing is computed."""
-        super().check_model(model, x, y)
+        super().check_model(model, x, y, spread)
         sites, _ = latent_sites(model, x, y)
         check_memory(self.name, sites, lambda n: COPIES * n * n, "take svi-lowrank or svi, or a smaller model")
 

@@ -14,6 +14,7 @@ from .base import Model
 from .chains import LEAST_TUNING, Chains, Sampler
 from .hmc import check_target_accept
 from .microcanonical import Microcanonical, check_blackjax
+from .spread import Spread
 
 __all__ = ["MAMS"]
 
@@ -77,7 +78,9 @@ class MAMS(Sampler):
         """Short name for tables and figures."""
         return "mams"
 
-    def start(self, chain_keys: jax.Array, model: Model, x: jax.Array, y: jax.Array) -> Chains:
+    def start(
+        self, chain_keys: jax.Array, model: Model, x: jax.Array, y: jax.Array, spread: Spread | None = None
+    ) -> Chains:
         """Return the chains at draws of the prior, and how to tune and advance them.
 
         Raises:
@@ -88,7 +91,7 @@ class MAMS(Sampler):
         from blackjax.mcmc.dynamic_hmc import DynamicHMCState
         from blackjax.mcmc.integrators import IntegratorState
 
-        begun = Microcanonical("MAMS", chain_keys, model, x, y)
+        begun = Microcanonical("MAMS", chain_keys, model, x, y, spread)
         make_length = adjusted_mclmc_dynamic.make_random_trajectory_length_fn(True)
         adjusted = adjusted_mclmc_dynamic.build_kernel(integration_steps_fn=make_length)
 
@@ -181,9 +184,7 @@ class MAMS(Sampler):
             acceptance_rate=jnp.zeros(lead, integrator.logdensity.dtype),
             diverging=jnp.zeros(lead, bool),
         )
-        return Chains(
-            state, draw, record, constrain=begun.constrain, tune=tune, tuning_steps=lambda state: state.num_steps
-        )
+        return begun.chains(state, draw, record, tune, lambda state: state.num_steps)
 
     def _tuning_steps(self, seconds_per_draw: float) -> int:
         steps = [float(self.num_warmup)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
@@ -12,10 +13,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from numpyro.infer import init_to_sample
-from numpyro.infer.util import initialize_model
+from numpyro.infer.util import constrain_fn, initialize_model
 
 from .base import Model
 from .chains import LEAST_TUNING, Chains, Sampler
+from .spread import Spread
 from .start import all_finite, run_once
 
 __all__ = ["MCLMC"]
@@ -78,7 +80,9 @@ class MCLMC(Sampler):
         """Short name for tables and figures."""
         return "mclmc"
 
-    def start(self, chain_keys: jax.Array, model: Model, x: jax.Array, y: jax.Array) -> Chains:
+    def start(
+        self, chain_keys: jax.Array, model: Model, x: jax.Array, y: jax.Array, spread: Spread | None = None
+    ) -> Chains:
         """Return the chains at draws of the prior, and how to tune and advance them.
 
         Raises:
@@ -86,7 +90,7 @@ class MCLMC(Sampler):
         """
         from blackjax.mcmc.mclmc import build_kernel
 
-        begun = Microcanonical("MCLMC", chain_keys, model, x, y)
+        begun = Microcanonical("MCLMC", chain_keys, model, x, y, spread)
         kernel = build_kernel()
 
         def tune(num_steps: int) -> Any:
@@ -137,7 +141,7 @@ class MCLMC(Sampler):
             energy_variance=jnp.zeros(lead, dtype),
             diverging=jnp.zeros(lead, bool),
         )
-        return Chains(state, draw, record, constrain=begun.constrain, tune=tune)
+        return begun.chains(state, draw, record, tune)
 
     def _tuning_steps(self, seconds_per_draw: float) -> int:
         steps = [float(self.num_warmup)]
@@ -177,36 +181,44 @@ class Microcanonical:
         model: the model as the user gave it.
         x: inputs (row, feature...).
         y: targets (row,).
+        spread: the mesh that the chains and rows are divided over; None without one.
 
     Attributes:
         integrator: blackjax's position, momentum, log density and its gradient, every leaf (chain, ...).
         parameters: where the tuning begins: length, step size, inverse mass matrix, every leaf (chain, ...).
         keys: random keys (chain,).
         dim: parameters of the model.
-        constrain: see `Chains`.
 
     Raises:
         ValueError: the model has a single parameter: a direction in one dimension cannot turn.
     """
 
-    def __init__(self, what: str, chain_keys: jax.Array, model: Model, x: jax.Array, y: jax.Array):
+    def __init__(
+        self, what: str, chain_keys: jax.Array, model: Model, x: jax.Array, y: jax.Array, spread: Spread | None
+    ):
         from blackjax.adaptation.mclmc_adaptation import MCLMCAdaptationState
         from blackjax.mcmc.integrators import IntegratorState
         from blackjax.util import generate_unit_vector, pytree_size
 
-        init_keys, momentum_keys, self.keys = jnp.moveaxis(jax.vmap(partial(jax.random.split, num=3))(chain_keys), 1, 0)
+        init_keys, momentum_keys, keys = jnp.moveaxis(jax.vmap(partial(jax.random.split, num=3))(chain_keys), 1, 0)
         started = []
+        whole = model if spread is None else spread.of_all_rows(model)
 
         def begin(keys: jax.Array, x: jax.Array, y: jax.Array) -> Any:
             options = {"init_strategy": init_to_sample, "dynamic_args": True, "model_args": (x, y)}
-            started.append(initialize_model(keys, model, **options))
+            started.append(initialize_model(keys, whole, **options))
             return started[-1].param_info
 
-        position, potential_energy, gradient = run_once(begin, init_keys, x, y)
+        if spread is None:
+            position, potential_energy, gradient = run_once(begin, init_keys, x, y)
+        else:
+            init_keys, momentum_keys, keys = map(spread.place_chains, (init_keys, momentum_keys, keys))
+            position, potential_energy, gradient = run_once(spread.over_chains(begin), init_keys, x, y)
         if not all_finite(potential_energy, gradient):
+            if spread is not None:
+                raise RuntimeError("Cannot find valid initial parameters")  # as NumPyro says it
             begin(init_keys, x, y)  # op by op, NumPyro says what is wrong
-        self._start = started[0]
-        self.constrain = self._start.postprocess_fn
+        self.keys, self._start, self._model, self._spread = keys, started[0], model, spread
         num_chains = len(chain_keys)
         self.dim = pytree_size(position) // num_chains
         if self.dim < 2:
@@ -220,6 +232,24 @@ class Microcanonical:
             jnp.full((num_chains,), 0.25 * math.sqrt(self.dim), dtype),
             jnp.ones((num_chains, self.dim), dtype),
         )
+
+    def chains(
+        self,
+        state: Any,
+        draw: Callable[[Any, jax.Array, jax.Array], Any],
+        record: Callable[[Any], dict[str, Any]],
+        tune: Callable[[int], Callable[[Any, jax.Array, jax.Array], Any]],
+        tuning_steps: Callable[[Any], jax.Array] | None = None,
+    ) -> Chains:
+        """Return the chains as the driver takes them; the arguments are those of `Chains`."""
+        constrain = self._start.postprocess_fn
+        if self._spread is not None:
+            state, model = self._spread.place_chains(state), self._model
+
+            def constrain(x: jax.Array, y: jax.Array) -> Any:
+                return partial(constrain_fn, model, (x, y), {})
+
+        return Chains(state, draw, record, constrain, tune=tune, tuning_steps=tuning_steps)
 
     def log_density(self, x: jax.Array, y: jax.Array) -> Any:
         """Return the log joint as a function of the unconstrained sites."""

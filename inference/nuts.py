@@ -14,6 +14,7 @@ from jax import lax
 from .base import Model
 from .chains import Chains, Sampler
 from .hmc import check_target_accept, hamiltonian_chains, record
+from .spread import Spread
 
 __all__ = ["NUTS"]
 
@@ -55,17 +56,18 @@ class NUTS(Sampler):
         """Short name for tables and figures."""
         return "nuts"
 
-    def start(self, chain_keys: jax.Array, model: Model, x: jax.Array, y: jax.Array) -> Chains:
+    def start(
+        self, chain_keys: jax.Array, model: Model, x: jax.Array, y: jax.Array, spread: Spread | None = None
+    ) -> Chains:
         """Return the chains at draws of the prior, and how to advance them."""
         make_kernel = partial(
             numpyro.infer.NUTS,
-            model,
             target_accept_prob=self.target_accept,
             max_tree_depth=self.max_tree_depth,
             dense_mass=self.dense_mass,
             init_strategy=numpyro.infer.init_to_sample,
         )
-        return hamiltonian_chains(make_kernel, self.num_warmup, chain_keys, x, y, _record)
+        return hamiltonian_chains(make_kernel, model, self.num_warmup, chain_keys, x, y, _record, spread=spread)
 
 
 def _record(state: Any) -> dict[str, Any]:

@@ -158,15 +158,22 @@ class Descent:
     ):
         self._training = training
         self._data = x, y
+        self._batch_size, self._in_parts = batch_size, batch_size < len(x)
+        self._build(objective, params)
+
+    def _build(self, objective: Objective, params: Any) -> None:
+        """Compile the loop."""
+        training, (x, y) = self._training, self._data
         self._piece = 1  # steps of the next call, by the pace of the last
         self._num_probes = int(np.clip(training.num_steps // 16, LEAST_PROBES, MOST_PROBES))
         self._optimizer = optimizer = training.transformation()
-        steps_per_epoch = max(len(x) // batch_size, 1)
+        steps_per_epoch = self._steps_per_epoch = max(len(x) // self._batch_size, 1)
         buffer = -(-training.num_steps // NUM_WINDOWS)
 
         def gradient_and_loss(params: Any, key: jax.Array, batch: Any, x: Any, y: Any, in_epoch: Any) -> Any:
-            x_batch, y_batch = (x, y) if batch is None else (x[batch], y[batch])
-            return jax.grad(objective, has_aux=True)(params, key, as_floats(x_batch), y_batch, in_epoch)
+            x_batch, y_batch = (x, y) if batch is None else jax.tree.map(lambda rows: rows[batch], (x, y))
+            of_batch = jax.grad(objective, has_aux=True)
+            return self._of_all(of_batch(params, self._own_key(key), as_floats(x_batch), y_batch, in_epoch))
 
         def chunk(state: Any, keys: Any, start: jax.Array, length: jax.Array, plan: Plan, x: Any, y: Any) -> Any:
             key_order, key_noise = keys
@@ -176,13 +183,9 @@ class Descent:
                 step = start + i
                 in_epoch = step % steps_per_epoch
                 batch = None
-                if batch_size < len(x):
-                    order = lax.cond(
-                        in_epoch == 0,
-                        lambda: jax.random.permutation(jax.random.fold_in(key_order, step), len(x)),
-                        lambda: order,
-                    )
-                    batch = lax.dynamic_slice(order, (in_epoch * batch_size,), (batch_size,))
+                if self._in_parts:
+                    order = lax.cond(in_epoch == 0, lambda: self._order(key_order, step, len(x)), lambda: order)
+                    batch = self._batch(order, in_epoch)
                 key_step = jax.random.fold_in(key_noise, step)
                 gradient, loss = gradient_and_loss(params, key_step, batch, x, y, in_epoch)
                 updates, moments = optimizer.update(gradient, moments, params)
@@ -194,17 +197,17 @@ class Descent:
                 return (carry[0] < length) & carry[1]
 
             losses = jnp.zeros(buffer, as_floats(x[:1]).dtype)
-            begin = (jnp.asarray(0), jnp.asarray(True), *state, losses)
+            begin = (jnp.asarray(0), jnp.asarray(True), *self._with_order(state, key_order, start, len(x)), losses)
             _, _, *state, losses = lax.while_loop(goes_on, one_step, begin)
-            return tuple(state), losses
+            return self._without_order(tuple(state)), losses
 
         def probe(params: Any, keys: Any, start: jax.Array, x: Any, y: Any) -> Any:
             key_order, key_noise = keys
 
             def one(total: Any, step: jax.Array) -> Any:
                 batch = None
-                if batch_size < len(x):  # minibatches of one epoch would not be independent
-                    batch = jax.random.permutation(jax.random.fold_in(key_order, step), len(x))[:batch_size]
+                if self._in_parts:  # minibatches of one epoch would not be independent
+                    batch = self._batch(self._order(key_order, step, len(x)), None)
                 key_step = jax.random.fold_in(key_noise, step)
                 gradient, loss = gradient_and_loss(params, key_step, batch, x, y, None)
                 found = _product(gradient, total), _product(gradient, gradient), loss
@@ -215,9 +218,49 @@ class Descent:
 
         keys = jax.random.split(jax.random.key(0))
         zero = jnp.asarray(0)
-        arguments = (self._state(params), (keys[0], keys[1]), zero, zero, Plan.of(1, 1, 0), x, y)
-        self._compiled = jax.jit(chunk, donate_argnums=0).lower(*arguments).compile()
-        self._probe = jax.jit(probe)
+        arguments = (self._state(params), *self._placed(((keys[0], keys[1]), zero, zero, Plan.of(1, 1, 0))), x, y)
+        self._compiled = jax.jit(self._program(chunk, 5), donate_argnums=0).lower(*arguments).compile()
+        self._probe = jax.jit(self._program(probe, 3))
+
+    # What is otherwise over a mesh: see `SpreadDescent`.
+
+    def _own_key(self, key: jax.Array) -> jax.Array:
+        """Return the key of this device's noise."""
+        return key
+
+    def _of_all(self, estimate: Any) -> Any:
+        """Return the estimate from the rows of all devices."""
+        return estimate
+
+    def _order(self, key: jax.Array, step: jax.Array, rows: int) -> jax.Array:
+        """Return the order of an epoch that begins at this step."""
+        return jax.random.permutation(jax.random.fold_in(key, step), rows)
+
+    def _batch(self, order: jax.Array, in_epoch: jax.Array | None) -> jax.Array:
+        """Return the rows of a minibatch of this order, of the first where None."""
+        size = self._batch_size
+        return order[:size] if in_epoch is None else lax.dynamic_slice(order, (in_epoch * size,), (size,))
+
+    def _with_order(self, state: Any, key: jax.Array, start: jax.Array, rows: int) -> Any:
+        return state
+
+    def _without_order(self, state: Any) -> Any:
+        return state
+
+    def _program(self, function: Callable[..., Any], num_shared: int) -> Callable[..., Any]:
+        return function
+
+    def _placed(self, tree: Any) -> Any:
+        """Put numbers where the program wants them."""
+        return tree
+
+    def _agreed(self, seconds: float) -> float:
+        """Return the seconds that decide how long the next call is."""
+        return seconds
+
+    def _found(self, tree: Any) -> Any:
+        """Return what the program gave as ordinary arrays."""
+        return tree
 
     def affordable_steps(self, seconds: float, key: jax.Array, params: Any, checkpoint: Checkpoint) -> int:
         """Return how many steps this time buys: by steps whose results are thrown away, or as it was when it began.
@@ -241,7 +284,7 @@ class Descent:
             started = time.perf_counter()
             plan = Plan.of(num_steps, 1, num_steps)
             jax.block_until_ready(self._advance(state, tuple(jax.random.split(key)), 0, length, plan))
-            seconds = time.perf_counter() - started
+            seconds = self._agreed(time.perf_counter() - started)
             if seconds >= TIMED_SECONDS or length >= longest:
                 return seconds / length
             length = min(2 * length, longest)
@@ -272,7 +315,8 @@ class Descent:
         finished = False if training.stops_early else None
         begun = checkpoint.saved("steps")
         if begun is not None:
-            state, losses = begun.tree("state", state), begun.tree("losses", 0, same_shapes=False)
+            state = self._placed(begun.tree("state", state))
+            losses = begun.tree("losses", 0, same_shapes=False)
             finished, decay_start = begun.values["finished"], begun.values["decay_start"]
             started -= begun.values["seconds"]
         chunks: list[tuple[int, Any]] = []
@@ -310,11 +354,11 @@ class Descent:
                     return self._advance(state, keys, done, length, plan)
 
                 params = _last_finite(repeat, chunks, step - 1)
-                return Optimised(params, losses[:step], finished, failure, time.perf_counter() - started)
+                return Optimised(self._found(params), losses[:step], finished, failure, time.perf_counter() - started)
         seconds = time.perf_counter() - started
         last = losses[-window:]
         return Optimised(
-            params=state[0],
+            params=self._found(state[0]),
             losses=losses,
             finished=finished,
             failure="",
@@ -332,7 +376,8 @@ class Descent:
         if done < self._num_probes:
             return None
         products, squares, losses = (
-            np.asarray(found, float) for found in self._probe(params, keys, jnp.asarray(done), *self._data)
+            np.asarray(found, float)
+            for found in self._probe(params, *self._placed((keys, jnp.asarray(done))), *self._data)
         )
         if not np.isfinite(losses).all() or np.ptp(losses) == 0:
             return None
@@ -346,7 +391,7 @@ class Descent:
             started = time.perf_counter()
             state, losses = self._advance(state, keys, done, length, plan)
             new = np.asarray(losses, np.float64)[:length]
-            seconds = time.perf_counter() - started
+            seconds = self._agreed(time.perf_counter() - started)
             yield state, new
             if not np.isfinite(new).all():
                 return
@@ -356,7 +401,7 @@ class Descent:
             self._piece = max(following, self._piece) if length < self._piece else following
 
     def _advance(self, state: Any, keys: Any, done: int, length: int, plan: Plan) -> Any:
-        return self._compiled(state, keys, jnp.asarray(done), jnp.asarray(length), plan, *self._data)
+        return self._compiled(state, *self._placed((keys, jnp.asarray(done), jnp.asarray(length), plan)), *self._data)
 
     def _state(self, params: Any) -> Any:
         return params, self._optimizer.init(params), jnp.arange(len(self._data[0]))

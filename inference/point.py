@@ -16,6 +16,7 @@ from .base import Fit, Model, latent_sites
 from .checkpoint import Checkpoint
 from .descend import Problem, best_of, descend, restart_keys, signal_fields
 from .progress import Progress
+from .spread import Spread
 from .start import Beginning
 from .training import Training
 
@@ -46,10 +47,17 @@ class MAP(Training):
         return "negative log joint"
 
     def fit(
-        self, key: jax.Array, model: Model, x: jax.Array, y: jax.Array, progress: Progress, checkpoint: Checkpoint
+        self,
+        key: jax.Array,
+        model: Model,
+        x: jax.Array,
+        y: jax.Array,
+        progress: Progress,
+        checkpoint: Checkpoint,
+        spread: Spread | None = None,
     ) -> Fit:
         """Climb to the maximum; see `hmcvi.inference.fit`."""
-        return _fit_points(self, key, restart_keys(key, self.num_restarts), model, x, y, progress, checkpoint)
+        return _fit_points(self, key, restart_keys(key, self.num_restarts), model, x, y, progress, checkpoint, spread)
 
 
 @dataclass(frozen=True)
@@ -89,10 +97,17 @@ class Ensemble(Training):
         return "negative log joint"
 
     def fit(
-        self, key: jax.Array, model: Model, x: jax.Array, y: jax.Array, progress: Progress, checkpoint: Checkpoint
+        self,
+        key: jax.Array,
+        model: Model,
+        x: jax.Array,
+        y: jax.Array,
+        progress: Progress,
+        checkpoint: Checkpoint,
+        spread: Spread | None = None,
     ) -> Fit:
         """Fit every member; see `hmcvi.inference.fit`."""
-        return _fit_points(self, key, list(jax.random.split(key, self.size)), model, x, y, progress, checkpoint)
+        return _fit_points(self, key, list(jax.random.split(key, self.size)), model, x, y, progress, checkpoint, spread)
 
 
 def _fit_points(
@@ -104,6 +119,7 @@ def _fit_points(
     y: jax.Array,
     progress: Progress,
     checkpoint: Checkpoint,
+    spread: Spread | None,
 ) -> Fit:
     """Fit a point from each key: an ensemble's are the draws of one chain, of a MAP's restarts the best is."""
     sites, _ = latent_sites(model, x, y)
@@ -130,6 +146,7 @@ def _fit_points(
         set_up,
         each="start" if is_one else "member",
         ends_at_failure=not is_one,
+        spread=spread,
     )
     best, outcome = best_of(runs)
     if not is_one:

@@ -18,6 +18,7 @@ from .base import Fit, FitError, Model, as_floats, latent_sites, minibatches
 from .checkpoint import Checkpoint
 from .optimise import Optimised
 from .progress import Progress
+from .spread import Spread
 from .training import FanIn, Training
 
 __all__ = ["Beginning", "InitialValues", "all_finite", "run_once", "starting_point"]
@@ -64,6 +65,7 @@ def starting_point(
     initial: InitialValues,
     progress: Progress,
     checkpoint: Checkpoint,
+    spread: Spread | None = None,
 ) -> Beginning:
     """Return where `training.start` says to begin.
 
@@ -76,6 +78,7 @@ def starting_point(
         initial: draws values from the prior.
         progress: told about a fit that is made first.
         checkpoint: keeps that fit while it runs.
+        spread: the mesh that it is fitted over, if any.
 
     Raises:
         ValueError: a fit to start from has no means, or sites of other names or shapes.
@@ -89,7 +92,9 @@ def starting_point(
             name = "fit to start from"
             with progress.ahead(name):
                 inner = checkpoint.part(name)
-                start = made = _within_half(start, training).fit(key, model, x, y, progress, inner)
+                method = _within_half(start, training)
+                over_mesh = () if spread is None else (spread,)
+                start = made = method.fit(key, model, x, y, progress, inner, *over_mesh)
             if made.failure:
                 kept = made if made.losses is not None and len(made.losses) else None
                 raise FitError(f"the fit to start from: {made.failure}", kept)
@@ -131,10 +136,14 @@ class InitialValues:
         x: inputs (row, feature...).
         y: targets (row,).
         batch_size: rows in a minibatch, as `minibatches` takes them.
+        spread: the mesh that is fitted over, if any; x and y are then its first rows.
     """
 
-    def __init__(self, model: Model, x: jax.Array, y: jax.Array, batch_size: int | None):
-        self.model, self.batch_size = minibatches(model, x, y, batch_size)
+    def __init__(self, model: Model, x: jax.Array, y: jax.Array, batch_size: int | None, spread: Spread | None = None):
+        if spread is None:
+            self.model, self.batch_size = minibatches(model, x, y, batch_size)
+        else:
+            self.model, self.batch_size = spread.minibatches(model, batch_size)
         self.x, self.y = x[: self.batch_size], y[: self.batch_size]
         self._compiled: Callable[..., Any] | None = None
 

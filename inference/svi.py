@@ -30,6 +30,7 @@ from .density import normal_log_density, unconstrain
 from .descend import Problem, best_of, descend, restart_keys
 from .flow import AutoFlow
 from .progress import Progress
+from .spread import Spread
 from .start import Beginning, run_once
 from .training import Training, check_memory, check_variational
 
@@ -83,9 +84,9 @@ class SVI(Training):
         guide = _unwrapped(self.guide)[0]
         return NAMES.get(guide) or f"svi-{getattr(guide, '__name__', 'guide').removeprefix('Auto').lower()}"
 
-    def check_model(self, model: Model, x: jax.Array, y: jax.Array) -> None:
+    def check_model(self, model: Model, x: jax.Array, y: jax.Array, spread: Spread | None = None) -> None:
         """Raise ValueError where this model cannot be fitted: nothing is computed."""
-        super().check_model(model, x, y)
+        super().check_model(model, x, y, spread)
         if inspect.isclass(self.guide) and issubclass(self.guide, AutoLaplaceApproximation):
             raise ValueError(
                 "SVI got guide=AutoLaplaceApproximation, which takes its Hessian from one minibatch: use Laplace(), "
@@ -96,10 +97,17 @@ class SVI(Training):
         check_memory(self.name, sites, lambda n: COPIES * _guide_numbers(self.guide, n), advice)
 
     def fit(
-        self, key: jax.Array, model: Model, x: jax.Array, y: jax.Array, progress: Progress, checkpoint: Checkpoint
+        self,
+        key: jax.Array,
+        model: Model,
+        x: jax.Array,
+        y: jax.Array,
+        progress: Progress,
+        checkpoint: Checkpoint,
+        spread: Spread | None = None,
     ) -> Fit:
         """Fit the guide and draw from it; see `hmcvi.inference.fit`."""
-        self.check_model(model, x, y)
+        self.check_model(model, x, y, spread)
         sites, _ = latent_sites(model, x, y)
         elbo_class = TraceMeanField_ELBO if self.guide is AutoNormal else Trace_ELBO
         elbo = elbo_class(num_particles=self.num_particles)
@@ -121,7 +129,10 @@ class SVI(Training):
             return Problem(objective, params, svi)
 
         keys = restart_keys(key, self.num_restarts)
-        runs = descend(keys, self, model, x, y, progress, checkpoint, set_up, gradients_per_step=self.num_particles)
+        particles = self.num_particles
+        runs = descend(
+            keys, self, model, x, y, progress, checkpoint, set_up, gradients_per_step=particles, spread=spread
+        )
         best, outcome = best_of(runs)
         svi = best.problem.made
         fitted, guide = svi.constrain_fn(best.result.params), svi.guide

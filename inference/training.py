@@ -13,6 +13,7 @@ import numpy as np
 import optax
 
 from .base import Fit, Method, Model, check_allowances, is_count, minibatches
+from .spread import Spread
 
 __all__ = ["FanIn", "Plan", "Schedule", "Start", "Training", "check_memory", "check_variational"]
 
@@ -155,9 +156,12 @@ class Training:
         """What the loss trace holds."""
         return "negative ELBO"
 
-    def check_model(self, model: Model, x: jax.Array, y: jax.Array) -> None:
-        """Raise ValueError where this model cannot be fitted: nothing is computed."""
-        minibatches(model, x, y, self.batch_size)
+    def check_model(self, model: Model, x: jax.Array, y: jax.Array, spread: Spread | None = None) -> None:
+        """Raise ValueError where this model cannot be fitted, over a mesh if there is one: nothing is computed."""
+        if spread is None:
+            minibatches(model, x, y, self.batch_size)
+        else:
+            spread.minibatches(model, self.batch_size)
 
     def transformation(self) -> optax.GradientTransformation:
         """Return the optimiser at a learning rate of 1, behind the clipping."""
