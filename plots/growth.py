@@ -26,8 +26,8 @@ def growth_curves(
 ) -> np.ndarray:
     """Draw seconds (above) and memory (below) against what grows, a column each, all axes logarithmic.
 
-    A grey line above rises in proportion to the size, from the shortest time of the smallest size. Memory has none: most
-    of it is there at every size.
+    A grey line above rises in proportion to the size, from the shortest time of the smallest size. Memory has
+    none: most of it is there at every size.
 
     Args:
         curves: for each thing that grows a mapping from method to three arrays (cell,): "size", increasing,
@@ -80,7 +80,7 @@ def growth_curves(
         column[0].yaxis.set_major_formatter(EngFormatter(unit="s", sep=" "))
         column[1].yaxis.set_major_formatter(FuncFormatter(_count))
         column[0].set_title(labels[what])
-        column[1].set_title("memory added, MiB")
+        column[1].set_title("MiB added")
         column[1].set_xlabel(what)
     handles = [
         Line2D([], [], color=look.color, linestyle=look.linestyle, marker=look.marker, label=label)
