@@ -51,7 +51,8 @@ COLUMNS = (
     "parameters",
     "run_seconds",
     "num_gradients",
-    "seconds_per_gradient",
+    "units",
+    "seconds_per_unit",
     "compile_seconds",
     "before_mib",
     "peak_mib",
@@ -152,7 +153,7 @@ def run_cell(cell: Cell, *, most_seconds: float, most_bytes: float, command: Seq
     if "failed" in found:
         return row | {"status": f"failed: {found['failed']}"}
     derived = {
-        "seconds_per_gradient": found["run_seconds"] / found["num_gradients"],
+        "seconds_per_unit": found["run_seconds"] / found["units"],
         "added_mib": found["peak_mib"] - found["before_mib"],
     }
     return row | {name: float(f"{value:.6g}") for name, value in (found | derived).items()} | {"status": MEASURED}
@@ -227,7 +228,7 @@ def size_of(row: Mapping[str, Any]) -> float:
 
 def seconds_of(row: Mapping[str, Any]) -> float:
     """Return a measured cell's time: of a gradient, or of the fit's loop, as its curve says."""
-    return float(row["seconds_per_gradient" if CURVES[row["curve"]].per_gradient else "run_seconds"])
+    return float(row["seconds_per_unit" if CURVES[row["curve"]].per_gradient else "run_seconds"])
 
 
 def page(rows: Sequence[Mapping[str, Any]], minutes: float, limits: str, *, quick: bool) -> str:
@@ -238,8 +239,8 @@ def page(rows: Sequence[Mapping[str, Any]], minutes: float, limits: str, *, quic
     lines += [
         "Slopes of log cost on log size, ± standard error: 1 where twice the size costs twice as much. Seconds are of",
         "the compiled loop, without compiling; memory is the peak of the process above what it held before the fit, in",
-        "which compiling has its share. Laplace's gradients are those of its mode, and two for each column of the",
-        "Hessian.",
+        "which compiling has its share. A gradient of SVI, Bayes-by-Backprop, MAP and Laplace reads 128 rows, of all",
+        "others every row; Laplace's time has its Hessian in it, spread over the steps to the mode.",
         "",
         "![Time and memory against what grows](growth.png)",
         "",

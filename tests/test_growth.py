@@ -73,7 +73,8 @@ def test_a_cell_is_measured_in_a_process_of_its_own():
     assert list(row) == list(COLUMNS)
     assert row["parameters"] == 16 * 16 + 16 + 16 * 4 + 4
     assert row["num_gradients"] == growth_cell.QUICK["steps"]
-    assert row["seconds_per_gradient"] == pytest.approx(row["run_seconds"] / row["num_gradients"], rel=1e-4)
+    assert row["units"] == row["num_gradients"]
+    assert row["seconds_per_unit"] == pytest.approx(row["run_seconds"] / row["num_gradients"], rel=1e-4)
     assert row["added_mib"] == pytest.approx(row["peak_mib"] - row["before_mib"], abs=0.02)
     assert row["before_mib"] > 100
     assert 0 < row["run_seconds"] + row["compile_seconds"] < row["wall_seconds"]
@@ -121,7 +122,8 @@ if cell["subject"] == "laplace" and size > 500:
 elif cell["subject"] == "nuts" and size > 500:
     import time; time.sleep(60)
 else:
-    print(json.dumps({"parameters": 7, "run_seconds": 1e-3 * size**2, "compile_seconds": 1.5, "num_gradients": 10,
+    print(json.dumps({"parameters": 7, "run_seconds": 1e-3 * size**2, "compile_seconds": 1.5,
+                      "num_gradients": 20, "units": 10,
                       "before_mib": 300.0, "peak_mib": 300.0 + size}))
 """
 """Time grows as size², memory in proportion; of NUTS and Laplace the larger cells fail."""
@@ -145,7 +147,7 @@ def test_a_quick_sweep_is_written_and_not_published(tmp_path, monkeypatch, capsy
     assert [row["status"] for row in rows] == statuses
     page = (out / "growth.md").read_text()
     assert "Quick: two sizes" in page
-    # 1e-3 s · size² over 10 gradients is 0.1 ms · size²
+    # 1e-3 s · size² over 10 units is 0.1 ms · size²
     assert "| mclmc | 250 to 1,500 | 6.25e+03 to 2.25e+05 | 2.00 | 2.00 | 250 to 1,500 | 1.00 | – |" in page
     assert "| laplace | 250 to 250 | 6.25e+03 to 6.25e+03 | – | – | 250 to 250 | – | 1,500 (failed) |" in page
     assert "- laplace, rows 1,500: failed: the Hessian is too large" in page
@@ -194,7 +196,8 @@ def test_bad_arguments(arguments, said, capsys):
 def test_quick_takes_the_two_least_sizes():
     cells = list(cells_of(["gp rows"], ["gp"], quick=True))
     assert [cell.size for cell in cells] == [250, 500]
-    assert all(cell.setting.gp_steps == growth_cell.QUICK["gp_steps"] for cell in cells)
+    assert [request(cell)[1].num_steps for cell in cells] == [10, 10]
+    assert [request(Cell("gp rows", "gp", size))[1].num_steps for size in (50, 250, 4000)] == [100, 80, 10]
     assert json.loads(json.dumps(vars(cells[0])))["quick"] is True
 
 
@@ -206,7 +209,7 @@ def made_up_rows():
     for cell in cells_of(list(CURVES), None, quick=False):
         seconds = 1e-5 * cell.size**0.9 * np.exp(random.normal(0, 0.2))
         row = dict.fromkeys(COLUMNS, 1.0) | vars(cell) | {"parameters": 21 * cell.size + 4, "status": MEASURED}
-        rows.append(row | {"run_seconds": seconds, "seconds_per_gradient": seconds, "added_mib": 80 + cell.size / 50})
+        rows.append(row | {"run_seconds": seconds, "seconds_per_unit": seconds, "added_mib": 80 + cell.size / 50})
     return rows
 
 
@@ -226,7 +229,7 @@ def test_lines_hold_what_was_measured():
     kept = [row for row in rows if row["subject"] == rows[0]["subject"] and row["curve"] == "parameters"]
     kept = [row for row in kept if row["status"] == MEASURED]
     np.testing.assert_allclose(line.get_xdata(), [row["parameters"] for row in kept])
-    np.testing.assert_allclose(line.get_ydata(), [row["seconds_per_gradient"] for row in kept])
+    np.testing.assert_allclose(line.get_ydata(), [row["seconds_per_unit"] for row in kept])
     np.testing.assert_allclose(axes[1, 0].get_lines()[0].get_ydata(), [row["added_mib"] for row in kept])
     guide = axes[0, 0].get_lines()[-1]
     assert np.ptp(np.log(guide.get_ydata())) == pytest.approx(np.ptp(np.log(guide.get_xdata())))
