@@ -146,8 +146,8 @@ def request(cell: Cell) -> tuple[Callable[..., Any], Method, np.ndarray, np.ndar
         return PROCESSES[cell.subject], method, x, y
     x = random.normal(size=(s.rows, 16)).astype(np.float32)
     scores = np.tanh(x @ random.normal(size=(16, 8))) @ random.normal(size=(8, 4))
-    y = (scores + random.gumbel(size=scores.shape)).argmax(1)
-    return functools.partial(mlp, widths=(s.width,), num_classes=4), METHODS[cell.subject](s), x, y
+    labels = (scores + random.gumbel(size=scores.shape)).argmax(1)
+    return functools.partial(mlp, widths=(s.width,), num_classes=4), METHODS[cell.subject](s), x, labels
 
 
 def measure(cell: Cell) -> dict[str, Any]:
