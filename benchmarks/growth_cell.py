@@ -43,7 +43,7 @@ class Curve:
     title: str
     per_gradient: bool
     sizes: dict[str, tuple[int, ...]]
-    options: dict[str, int]
+    options: dict[str, float]
 
 
 ROWS = (250, 1500, 10_000, 64_000)
@@ -83,19 +83,19 @@ class Setting:
         chains: chains of a sampler, members of an ensemble.
         depth: of a NUTS tree at most, so that a draw takes 2^depth − 1 gradients at most.
         steps: of an optimiser.
-        gp_rows: rows that the steps of a GP's optimiser read together, in 10 to 100 steps over all rows each.
+        share: of the steps of a GP's optimiser, which `GP_STEPS` has.
     """
 
     rows: int = 1000
     width: int = 16
-    draws: int = 20
+    draws: int = 50
     chains: int = 1
     depth: int = 5
-    steps: int = 2000
-    gp_rows: int = 20_000
+    steps: int = 5000
+    share: float = 1.0
 
 
-QUICK = {"steps": 100, "gp_rows": 0, "depth": 3}
+QUICK = {"steps": 100, "share": 0.0, "draws": 20, "depth": 3}
 """What `--quick` makes smaller."""
 
 NAMES = {"rows": "rows", "parameters": "width", "draws": "draws", "chains": "chains", "gp rows": "rows"}
@@ -114,13 +114,13 @@ class Cell:
     @property
     def setting(self) -> Setting:
         """Everything's size in this cell."""
-        options = CURVES[self.curve].options | (QUICK if self.quick else {})
+        options: dict[str, Any] = CURVES[self.curve].options | (QUICK if self.quick else {})
         return dataclasses.replace(Setting(), **{**options, NAMES[self.curve]: self.size})
 
 
 METHODS: dict[str, Callable[[Setting], Method]] = {
-    "nuts": lambda s: NUTS(num_warmup=20, num_draws=s.draws, num_chains=s.chains, max_tree_depth=s.depth),
-    "mclmc": lambda s: MCLMC(num_warmup=200, num_draws=s.draws, num_chains=s.chains, thinning=2),
+    "nuts": lambda s: NUTS(num_warmup=50, num_draws=s.draws, num_chains=s.chains, max_tree_depth=s.depth),
+    "mclmc": lambda s: MCLMC(num_warmup=1000, num_draws=s.draws, num_chains=s.chains, thinning=2),
     # A cosine, as a plateau would end a fit before all of its steps were taken.
     "svi": lambda s: SVI(num_steps=s.steps, schedule="cosine", num_draws=s.draws),
     "bbb": lambda s: BayesByBackprop(num_steps=s.steps, schedule="cosine", num_draws=s.draws),
@@ -128,6 +128,11 @@ METHODS: dict[str, Callable[[Setting], Method]] = {
     "laplace": lambda s: Laplace(num_steps=s.steps, schedule="cosine", num_draws=s.draws),
     "ensemble": lambda s: Ensemble(num_steps=s.steps, schedule="cosine", size=s.chains),
 }
+
+GP_STEPS = {"gp": (50_000, 200), "hsgp": (4_000_000, 4000), "sgp": (400_000, 1000)}
+"""Rows that the steps of a GP's optimiser read together, all rows in each, and steps at most; at least 10 are taken.
+
+Starting the loop takes a tenth of a second on a busy machine, beside which its steps must be long."""
 
 PROCESSES: dict[str, Callable[..., Any]] = {"gp": gp, "hsgp": hsgp, "sgp": sgp}
 
@@ -141,7 +146,8 @@ def request(cell: Cell) -> tuple[Callable[..., Any], Method, np.ndarray, np.ndar
     if cell.subject in PROCESSES:
         x = random.uniform(-1.7, 1.7, size=(s.rows, 1)).astype(np.float32)
         y = (np.sin(3 * x[:, 0]) + random.normal(0, 0.3, s.rows)).astype(np.float32)
-        steps = int(np.clip(s.gp_rows // s.rows, 10, 100))
+        read, most = GP_STEPS[cell.subject]
+        steps = int(np.clip(s.share * read // s.rows, 10, most))
         method = MAP(num_steps=steps, schedule="cosine", batch_size=s.rows)
         return PROCESSES[cell.subject], method, x, y
     x = random.normal(size=(s.rows, 16)).astype(np.float32)
