@@ -129,7 +129,7 @@ METHODS: dict[str, Callable[[Setting], Method]] = {
     "ensemble": lambda s: Ensemble(num_steps=s.steps, schedule="cosine", size=s.chains),
 }
 
-GP_STEPS = {"gp": (50_000, 200), "hsgp": (4_000_000, 4000), "sgp": (400_000, 1000)}
+GP_STEPS = {"gp": (20_000, 100), "hsgp": (4_000_000, 4000), "sgp": (400_000, 1000)}
 """Rows that the steps of a GP's optimiser read together, all rows in each, and steps at most; at least 10 are taken.
 
 Starting the loop takes a tenth of a second on a busy machine, beside which its steps must be long."""

@@ -197,7 +197,7 @@ def test_quick_takes_the_two_least_sizes():
     cells = list(cells_of(["gp rows"], ["gp"], quick=True))
     assert [cell.size for cell in cells] == [250, 500]
     assert [request(cell)[1].num_steps for cell in cells] == [10, 10]
-    assert [request(Cell("gp rows", "gp", size))[1].num_steps for size in (50, 500, 4000)] == [200, 100, 12]
+    assert [request(Cell("gp rows", "gp", size))[1].num_steps for size in (50, 500, 4000)] == [100, 40, 10]
     assert json.loads(json.dumps(vars(cells[0])))["quick"] is True
 
 
