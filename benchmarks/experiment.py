@@ -39,7 +39,7 @@ from hmcvi.inference.export import require_writer
 from hmcvi.inference.memory import SHARE, Holding, available_bytes, holding, require_room
 from hmcvi.inference.request import check_counts
 from hmcvi.inference.training import Training
-from hmcvi.models import Normal, cnn, gp, mlp
+from hmcvi.models import Normal, cnn, gp, hsgp, mlp, sgp
 
 from . import datasets, memory, ood
 from .budget import Budget
@@ -52,7 +52,7 @@ from .raw import Raw, Task
 
 __all__ = ["METHODS", "MODELS", "Experiment", "temperature_of"]
 
-MODELS: dict[str, Callable[..., Any]] = {"mlp": mlp, "cnn": cnn, "gp": gp}
+MODELS: dict[str, Callable[..., Any]] = {"mlp": mlp, "cnn": cnn, "gp": gp, "hsgp": hsgp, "sgp": sgp}
 """Model functions by name; a new model is a new entry."""
 
 METHODS: dict[str, tuple[str, Callable[..., Method]]] = {

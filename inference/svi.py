@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpyro
 from numpyro import handlers
 from numpyro.distributions import biject_to
@@ -109,8 +110,8 @@ class SVI(Training):
         """Fit the guide and draw from it; see `hmcvi.inference.fit`."""
         self.check_model(model, x, y, spread)
         sites, _ = latent_sites(model, x, y)
-        elbo_class = TraceMeanField_ELBO if self.guide is AutoNormal else Trace_ELBO
-        elbo = elbo_class(num_particles=self.num_particles)
+        mean_field = self.guide is AutoNormal
+        elbo = TraceMeanField_ELBO(self.num_particles) if mean_field else _OrderedELBO(self.num_particles)
 
         def set_up(begin: Beginning, key: jax.Array) -> Problem:
             x_batch, y_batch = as_floats(x[: begin.batch_size]), y[: begin.batch_size]
@@ -161,6 +162,21 @@ class SVI(Training):
             log_q=None if log_q is None else log_q[None],
             **outcome,
         )
+
+
+class _OrderedELBO(Trace_ELBO):
+    """NumPyro's `Trace_ELBO` with its sites added up in the order of their names.
+
+    NumPyro adds them up in the order of a set, which differs between processes, and with it the last bit of the loss.
+    """
+
+    def __init__(self, num_particles: int) -> None:
+        super().__init__(num_particles=num_particles, sum_sites=False)
+
+    def loss(self, *arguments: Any, **options: Any) -> jax.Array:
+        """Return -ELBO, in nats."""
+        losses = super().loss(*arguments, **options)
+        return jnp.asarray(sum(losses[name] for name in sorted(losses)))
 
 
 def _log_density(guide: AutoContinuous, key: jax.Array, fitted: Mapping[str, Any], num_draws: int) -> jax.Array:

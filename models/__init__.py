@@ -7,9 +7,11 @@ configured model.
 
 from .cnn import cnn
 from .gp import gp
+from .hsgp import hsgp
 from .layers import conv, dense
 from .mlp import mlp
 from .priors import Hierarchical, Laplace, Normal, Prior, ScaleMixture
+from .sgp import sgp
 
 __all__ = [
     "Hierarchical",
@@ -21,5 +23,7 @@ __all__ = [
     "conv",
     "dense",
     "gp",
+    "hsgp",
     "mlp",
+    "sgp",
 ]

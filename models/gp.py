@@ -94,10 +94,7 @@ def gp(
         raise ValueError(f"y has shape {jnp.shape(y)} and x has {rows} rows: wanted y of shape ({rows},)")
 
     unit = jnp.ones((), dtype)
-    centre = jnp.full((features,), math.log(features) / 2, dtype)
-    lengthscale = numpyro.sample("lengthscale", dist.LogNormal(centre, unit).to_event(1))
-    amplitude = numpyro.sample("amplitude", dist.LogNormal(0 * unit, unit))
-    period = numpyro.sample("period", dist.LogNormal(0 * unit, unit)) if kernel == "periodic" else None
+    lengthscale, amplitude, period = hyperparameters(kernel, features, dtype)
 
     def correlation(x1: jax.Array, x2: jax.Array) -> jax.Array:
         return kernel_matrix(kernel, x1, x2, lengthscale, period)
@@ -120,11 +117,11 @@ def gp(
         spread = jnp.hypot(jnp.sqrt(jnp.maximum(variance, 0)), noise_scale)
         return numpyro.sample("y_new", dist.Normal(mean, jnp.maximum(spread, jnp.finfo(dtype).tiny)))
 
-    functions = 1 if num_classes == 2 else num_classes
+    functions = functions_of(num_classes)
     latent = numpyro.sample("latent", dist.Normal(jnp.zeros((rows, functions), dtype), unit).to_event(2))
     factor = jnp.linalg.cholesky(jittered)
     y = observe(
-        _logits(amplitude * factor @ latent),
+        logits_of(amplitude * factor @ latent),
         y,
         likelihood=likelihood,
         num_rows=num_rows,
@@ -137,7 +134,25 @@ def gp(
     variance = amplitude**2 * (1 - (whitened**2).sum(0))
     spread = jnp.sqrt(jnp.maximum(variance, 0))[:, None]
     latent_new = numpyro.sample("latent_new", dist.Normal(mean, spread + jnp.finfo(dtype).tiny).to_event(2))
-    return numpyro.sample("y_new", dist.Categorical(logits=_logits(latent_new)))
+    return numpyro.sample("y_new", dist.Categorical(logits=logits_of(latent_new)))
+
+
+def hyperparameters(kernel: str, features: int, dtype: Any) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """Draw the sites `lengthscale` (feature,) and `amplitude` (), and `period` () for the periodic kernel, else None.
+
+    Every Gaussian process here has these and their priors, which `gp` states.
+    """
+    unit = jnp.ones((), dtype)
+    centre = jnp.full((features,), math.log(features) / 2, dtype)
+    lengthscale = numpyro.sample("lengthscale", dist.LogNormal(centre, unit).to_event(1))
+    amplitude = numpyro.sample("amplitude", dist.LogNormal(0 * unit, unit))
+    period = numpyro.sample("period", dist.LogNormal(0 * unit, unit)) if kernel == "periodic" else None
+    return lengthscale, amplitude, period
+
+
+def functions_of(outputs: int) -> int:
+    """Return how many latent functions give so many outputs: two classes share one, any other number has its own."""
+    return 1 if outputs == 2 else outputs
 
 
 def jitter(rows: int, dtype: Any) -> float:
@@ -153,7 +168,7 @@ def most_rows(max_bytes: int, itemsize: int) -> int:
     return math.isqrt(max_bytes // (COPIES * itemsize))
 
 
-def _logits(functions: jax.Array) -> jax.Array:
+def logits_of(functions: jax.Array) -> jax.Array:
     """Return (row, class) logits: one function f stands for the two classes (0, f)."""
     if functions.shape[1] > 1:
         return functions

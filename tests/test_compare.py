@@ -232,7 +232,7 @@ def test_errors_of_several_seeds_are_those_between_seeds() -> None:
 
 
 BAD = {
-    "unknown model": (["--model", "mpl"], "unknown model 'mpl' (did you mean mlp?): give one of mlp, cnn, gp"),
+    "unknown model": (["--model", "mpl"], "'mpl' (did you mean mlp?): give one of mlp, cnn, gp, hsgp, sgp"),
     "unknown method": (["--methods", "gibbs"], "give one of nuts, hmc, mclmc, "),
     "unknown data": (["--data", "digit"], "digits"),
     "unknown OOD set": (["--ood", "nois"], "uniform_noise"),

@@ -39,7 +39,7 @@ from hmcvi.inference import (
     save_datatree,
     to_datatree,
 )
-from hmcvi.models import cnn, gp, mlp
+from hmcvi.models import cnn, gp, hsgp, mlp, sgp
 
 from .targets import linear_regression
 
@@ -79,13 +79,19 @@ TARGETS = {
     "mlp": (partial(mlp, widths=(3,), likelihood="normal"), TABLE, NUMBERS),
     "cnn": (partial(cnn, channels=(2,), widths=(), num_classes=3), IMAGES, LABELS),
     "gp": (gp, TABLE, NUMBERS),
+    "hsgp": (partial(hsgp, num_basis=3), TABLE, NUMBERS),
+    "sgp": (partial(sgp, num_inducing=5), TABLE, NUMBERS),
     "linear": (linear_regression, TABLE, NUMBERS),
 }
 
 # A GP calls no layer effect: to it the three estimators are one program, which one row stands for. Samplers and guides
 # see of a model its log density and its supports: NUTS and SVI stand for theirs on the CNN and the GP.
-LEFT_OUT = {("bbb-local", "gp"), ("bbb-shared", "gp")}
-LEFT_OUT |= {(m, t) for m in ("hmc", "mclmc", "mams", "svi-full", "svi-lowrank", "svi-flow") for t in ("cnn", "gp")}
+LEFT_OUT = {(m, t) for m in ("bbb-local", "bbb-shared") for t in ("gp", "hsgp", "sgp")}
+LEFT_OUT |= {
+    (m, t) for m in ("hmc", "mclmc", "mams", "svi-full", "svi-lowrank", "svi-flow") for t in ("cnn", "gp", "hsgp")
+}
+# The HSGP is to a method a model of weights, as the MLP is, and the sparse GP conditions on its rows as the GP does.
+LEFT_OUT |= {("laplace", "hsgp"), ("ensemble", "hsgp"), *((m, "sgp") for m in METHODS if m not in ("nuts", "svi"))}
 PAIRS = [(m, t) for t in TARGETS for m in METHODS if (m, t) not in LEFT_OUT]
 
 

@@ -15,7 +15,7 @@ from numpyro.primitives import Messenger
 from scipy import stats
 from scipy.special import logsumexp
 
-from hmcvi.models import Hierarchical, Laplace, Normal, ScaleMixture, cnn, conv, dense, gp, mlp
+from hmcvi.models import Hierarchical, Laplace, Normal, ScaleMixture, cnn, conv, dense, gp, hsgp, mlp, sgp
 from hmcvi.models.likelihoods import ACTIVATIONS, activation_function
 from hmcvi.models.priors import PRIORS
 
@@ -527,15 +527,25 @@ BAD_TARGETS = {
 @pytest.mark.parametrize("message", BAD_TARGETS)
 @pytest.mark.parametrize(
     ("model", "x"),
-    [(mlp, X), (cnn, IMAGES), (functools.partial(gp, likelihood="categorical"), X)],
-    ids=["mlp", "cnn", "gp"],
+    [
+        (mlp, X),
+        (cnn, IMAGES),
+        (functools.partial(gp, likelihood="categorical"), X),
+        (functools.partial(hsgp, likelihood="categorical", num_basis=3), X),
+        (functools.partial(sgp, likelihood="categorical"), X),
+    ],
+    ids=["mlp", "cnn", "gp", "hsgp", "sgp"],
 )
 def test_bad_labels(model, x, message):
     with pytest.raises(ValueError, match=message):
         call(model, x, **BAD_TARGETS[message])()
 
 
-@pytest.mark.parametrize(("model", "x"), [(mlp, X), (cnn, IMAGES), (gp, X)], ids=["mlp", "cnn", "gp"])
+@pytest.mark.parametrize(
+    ("model", "x"),
+    [(mlp, X), (cnn, IMAGES), (gp, X), (functools.partial(hsgp, num_basis=3), X), (sgp, X)],
+    ids=["mlp", "cnn", "gp", "hsgp", "sgp"],
+)
 def test_bad_regression_targets(model, x):
     # A column of targets against a row of means would broadcast to row x row.
     with pytest.raises(ValueError, match=r"y has shape \(6, 1\) and x has 6 rows: wanted y of shape \(6,\)"):

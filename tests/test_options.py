@@ -11,7 +11,7 @@ from numpyro.infer import autoguide
 from hmcvi.benchmarks.experiment import METHODS, MODELS, Experiment
 from hmcvi.benchmarks.options import OPTIMIZERS, UsageError, option_help, parse_options
 from hmcvi.inference import HMC, MAMS, MAP, MCLMC, NUTS, SVI, BayesByBackprop, Ensemble, FanIn
-from hmcvi.models import Hierarchical, Laplace, Normal, ScaleMixture, cnn, gp, mlp
+from hmcvi.models import Hierarchical, Laplace, Normal, ScaleMixture, cnn, gp, hsgp, mlp, sgp
 
 
 def parsed(make, text):
@@ -205,7 +205,7 @@ def test_help_shows_defaults_as_a_reader_writes_them():
         assert not any(sign in text for sign in ("<", ">", "(", ")", "None", "functools", " at 0x"))
 
 
-@pytest.mark.parametrize("make", [SVI, BayesByBackprop, NUTS, HMC, MCLMC, MAMS, MAP, Ensemble, mlp, cnn, gp])
+@pytest.mark.parametrize("make", [SVI, BayesByBackprop, NUTS, HMC, MCLMC, MAMS, MAP, Ensemble, mlp, cnn, gp, hsgp, sgp])
 def test_what_the_help_shows_means_the_default(make):
     for entry in option_help(make).split(", "):
         key = entry.partition("=")[0]
