@@ -25,6 +25,8 @@ def made_with() -> dict[str, Any]:
         "python": platform.python_version(),
         "device": f"{device.platform}: {device.device_kind}",
         "precision": "float64" if jax.config.read("jax_enable_x64") else "float32",
+        # None is JAX's own choice, by device: float32 on a CPU, TF32 on recent NVIDIA GPUs.
+        "matmul_precision": jax.config.jax_default_matmul_precision,
     }
 
 
