@@ -1,9 +1,9 @@
 """Compiled programs on disk: JAX's compilation cache, on by default, in a folder that can be moved or switched off.
 
 XLA takes most of the time of a small comparison; a second run in a new process reads what the first one compiled. An
-entry is found by the program, the versions, the device and its options, and is compressed with a checksum: one that is
-damaged is compiled anew. It holds machine code, so the folder must be one that only the user can write to; the default
-is made so.
+entry is found by the program, the versions, the device and its options. JAX compresses it by zlib, whose checksum tells
+a damaged entry, which is compiled anew (or by zstd, which has none by default, where the package zstandard is installed
+or Python has it: from 3.14 on). It holds machine code: a folder that others can write to is refused.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def keep_programs(options: argparse.Namespace) -> None:
     given. A default folder that cannot be written is said, and done without.
 
     Raises:
-        UsageError: a folder that was asked for cannot be made or written.
+        UsageError: a folder that was asked for cannot be made or written, or others can write to it.
     """
     import jax
 
@@ -61,15 +61,15 @@ def keep_programs(options: argparse.Namespace) -> None:
     folder = options.programs or Path(platformdirs.user_cache_dir("hmcvi", appauthor=False)) / "programs"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        writable = os.access(folder, os.W_OK | os.X_OK)
+        fault = "cannot be written" if not os.access(folder, os.W_OK | os.X_OK) else _open_to_others(folder)
     except OSError:
-        writable = False
-    if not writable:
+        fault = "cannot be written"
+    if fault:
         if options.programs is not None:
             from .options import UsageError  # JAX is there by now
 
-            raise UsageError(f"--programs {folder} is no folder that can be written: name another, or --no-programs")
-        sentence = f"{folder} cannot be written: no compiled programs are kept; --programs FOLDER keeps them elsewhere"
+            raise UsageError(f"--programs {folder} {fault}: name another folder, or --no-programs")
+        sentence = f"{folder} {fault}: no compiled programs are kept; --programs FOLDER keeps them elsewhere"
         print(f"hmcvi: {sentence}", file=sys.stderr)
         return
     jax.config.update("jax_enable_compilation_cache", True)
@@ -78,3 +78,13 @@ def keep_programs(options: argparse.Namespace) -> None:
     # Every program: the many small ones together take as long as the few large ones.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     warnings.filterwarnings("ignore", DAMAGED)
+
+
+def _open_to_others(folder: Path) -> str:
+    """Say who else can write to a folder; "" where nobody can, or where the system knows no owners."""
+    if not hasattr(os, "getuid"):
+        return ""
+    found = folder.stat()
+    if found.st_uid != os.getuid():
+        return "is another user's, and programs read from there would run"
+    return "can be written by others, and programs read from there would run" if found.st_mode & 0o022 else ""

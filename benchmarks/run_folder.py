@@ -17,6 +17,7 @@ import pandas as pd
 
 from hmcvi.inference import Checkpoint, Fit, from_datatree, load_datatree, save_datatree, to_datatree
 from hmcvi.inference.base import Method, Model, accepts
+from hmcvi.inference.checkpoint import first_difference
 from hmcvi.inference.describe import describe
 from hmcvi.inference.durable import write_whole
 from hmcvi.inference.provenance import environment, made_with, processor, visible_cores
@@ -178,8 +179,9 @@ class RunFolder:
             for name, value in _made_of(model, seed, data).items():
                 if name == "data_hash" and tree.attrs.get(name) != value:
                     raise ValueError("the data have changed since it was made")
-                if tree.attrs.get(name) != value:
-                    raise ValueError(f"its {name} is {tree.attrs.get(name)} and here it is {value}")
+                differs = first_difference(_read(tree.attrs.get(name)), _read(value), name)
+                if differs is not None:
+                    raise ValueError("its {} is {} and here it is {}".format(*differs))
             return from_datatree(tree, model, data.x_train, data.y_train, method)
         except (ValueError, KeyError) as error:
             raise UsageError(f"{file} cannot be continued from: {error}; delete it or give another --out") from error
@@ -241,6 +243,14 @@ class RunFolder:
 def _as_json(value: Any) -> Any:
     """Return plain data as they come back from a JSON file."""
     return json.loads(json.dumps(value))
+
+
+def _read(value: Any) -> Any:
+    """Return what a JSON text holds, any other value as it is."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def _made_of(model: Model, seed: int, data: Dataset) -> dict[str, Any]:

@@ -228,7 +228,6 @@ class _Sweep:
             wait(self._running, ENDING_SECONDS)
             finished = sum(self._is_done(cell) for cell in self._cells)
             raise KeyboardInterrupt(f"{self._out} has {finished} of {len(whole)} cells finished") from error
-        shutil.rmtree(self._out / "compiled", ignore_errors=True)
         return {name: self._record[name] for name in whole}
 
     @property

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shlex
 import shutil
 import signal
@@ -64,7 +63,7 @@ def run_cell(cell: Mapping[str, str]) -> dict[str, Any]:
     log = Path(cell["log"])
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)  # a process that outlives its worker by seconds goes on writing to the old one
-    environment = {**SHARED_DEVICE, **_cache(cell["sweep"]), **os.environ, **dict.fromkeys(THREADS, cell["cores"])}
+    environment = {**SHARED_DEVICE, **os.environ, **dict.fromkeys(THREADS, cell["cores"])}
     with log.open("w") as said:
         process = subprocess.Popen(
             [sys.executable, "-m", "hmcvi.benchmarks.sweep_cell"],
@@ -128,15 +127,6 @@ def _last_words(status: int, log: Path) -> str:
     )
 
 
-def _cache(sweep: str) -> dict[str, str]:
-    """Return the settings of a cache of compiled programs, which seeds share; another machine's may not run here."""
-    return {
-        "JAX_COMPILATION_CACHE_DIR": str(Path(sweep) / "compiled" / (platform.node() or "here")),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
-
-
 # --- in the cell's own process
 
 
@@ -179,13 +169,14 @@ def _fit_alone(arguments: list[str], method: str, folder: Path) -> None:
     """Fit one method of a comparison, among as many host devices as the whole has, and score nothing."""
     import dataclasses
 
-    from . import compare_command
+    from . import compare_command, programs
     from .arguments import Parser
     from .compare import fit_only
 
     parser = Parser(prog="hmcvi compare")
     compare_command.add_options(parser)
     options = parser.parse_args(arguments[1:])
+    programs.keep_programs(options)
     experiment = compare_command.experiment_of(options, data=options.data[0], model=options.model)
     compare_command.spread_chains(experiment)
     fit_only(dataclasses.replace(experiment, methods=(method,)), folder, checkpoint_seconds=options.checkpoint_seconds)

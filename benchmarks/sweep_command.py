@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import compare_command
+from . import compare_command, programs
 from .arguments import add_require_converged, number, path, status_of, whole
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     compare_command.add_question(parser, several_models=True)
     where = parser.add_argument_group("where and how")
     compare_command.add_where(where)
+    programs.add_options(where)
     where.add_argument(
         "--out",
         type=path,
@@ -135,7 +136,11 @@ def _how(options: argparse.Namespace) -> list[str]:
     """Return the arguments of each cell's comparison which say how it is made, and not what."""
     how: Sequence[str] = ["--checkpoint-seconds", f"{options.checkpoint_seconds:g}"]
     figures = ["--no-figures"] if options.no_figures else []
-    return [*how, *figures, *(["--data-dir", options.data_dir] if options.data_dir is not None else [])]
+    kept = ["--no-programs"] if options.no_programs else []
+    if options.programs is not None:
+        kept = ["--programs", str(options.programs.absolute())]
+    data = ["--data-dir", options.data_dir] if options.data_dir is not None else []
+    return [*how, *figures, *kept, *data]
 
 
 def _pool(options: argparse.Namespace, cells: int) -> AbstractContextManager[Pool]:

@@ -84,12 +84,14 @@ def dask_pool(
         UsageError: no scheduler answers, it has no worker, or there are not as many cores here.
         ModuleNotFoundError: distributed is not installed.
     """
+    import dask
     from distributed import Client, LocalCluster
 
     if scheduler is None:
         workers, cores = _shares(workers, cores, cells)
         # cells hold what memory they hold in processes of their own, of which Dask's limits know nothing
         options = {"threads_per_worker": 1, "memory_limit": 0, "dashboard_address": None, "preload": [HEED_NO_CTRL_C]}
+        dask.config.set({"distributed.scheduler.allowed-failures": 0})  # it is the sweep that begins a cell again
         with LocalCluster(n_workers=workers, processes=True, **options) as cluster, Client(cluster) as client:
             yield _dask(client, workers, cores, f"{_count(workers, 'local worker')} of Dask")
         return

@@ -155,9 +155,12 @@ class Sampler:
         elif chains.tune is not None:
             with progress.ahead("tuning"):
                 progress.update(0, total, "draws a chain", "all chains at once")
-                if self.max_seconds is not None:
-                    advance(state, _count(1), x, y)  # for its price alone
-                tuning_steps = self._tuning_steps(meter.seconds)
+                seconds_per_step = 0.0
+                if self.max_seconds is not None:  # a draw for its price alone
+                    _, recorded = advance(state, _count(1), x, y)
+                    recorded = recorded if spread is None else spread.on_host(recorded)
+                    seconds_per_step = meter.seconds / float(np.mean(np.asarray(recorded["n_steps"])[:, 0]))
+                tuning_steps = self._tuning_steps(seconds_per_step)
                 state = meter.compiled(chains.tune(tuning_steps), state, x, y)(state, x, y)
             steps = tuning_steps * self.num_chains
             if chains.tuning_steps is not None:
@@ -234,9 +237,18 @@ class Sampler:
         if spread.num_row_shards > 1:
             spread.check_independent(model)
 
-    def _tuning_steps(self, seconds_per_draw: float) -> int:
-        """Return the steps of a tuning ahead of all draws: under an allowance it may take half of it."""
-        raise NotImplementedError
+    def _tuning_steps(self, seconds_per_step: float) -> int:
+        """Return the steps of a tuning ahead of all draws: under an allowance it may take half of it.
+
+        Arguments:
+            seconds_per_step: what a step of every chain takes; 0 where no seconds are counted.
+        """
+        steps = [float(self.num_warmup)]
+        if self.max_passes is not None:
+            steps.append(self.max_passes / 2 / (self.num_chains * self.GRADIENTS_PER_STEP))
+        if self.max_seconds is not None:
+            steps.append(self.max_seconds / 2 / seconds_per_step)
+        return max(LEAST_TUNING, int(min(steps)))
 
     def _budget(self) -> str:
         given = {name: getattr(self, name) for name in ("max_passes", "max_seconds")}

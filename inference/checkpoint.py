@@ -24,7 +24,7 @@ import numpy as np
 from .durable import read_checked, write_checked
 from .processes import from_first, gathered, is_first, together
 
-__all__ = ["Checkpoint", "CheckpointError", "Kept"]
+__all__ = ["Checkpoint", "CheckpointError", "Kept", "first_difference"]
 
 FORMAT = "hmcvi checkpoint 1"
 
@@ -184,7 +184,7 @@ class Checkpoint:
             (self._run.finished if is_finished else self._run.begun)[name] = stages[name]
 
     def _check_identity(self, path: Path, header: dict[str, Any]) -> None:
-        differs = _difference(header["identity"], json.loads(json.dumps(self._run.identity())))
+        differs = first_difference(header["identity"], json.loads(json.dumps(self._run.identity())))
         if differs is not None:
             name, there, here = differs
             what = f"its {name} is {_short(there)} and {_short(here)} was asked for"
@@ -365,11 +365,11 @@ def _parse(content: bytes | memoryview) -> tuple[dict[str, Any], dict[str, Kept]
         }
 
 
-def _difference(there: Any, here: Any, name: str = "") -> tuple[str, Any, Any] | None:
+def first_difference(there: Any, here: Any, name: str = "") -> tuple[str, Any, Any] | None:
     """Return (field, value there, value here) of the first difference of two trees of plain data."""
     if isinstance(there, dict) and isinstance(here, dict):
         for key in {**here, **there}:
-            found = _difference(there.get(key), here.get(key), f"{name}.{key}" if name else key)
+            found = first_difference(there.get(key), here.get(key), f"{name}.{key}" if name else key)
             if found is not None:
                 return found
         return None

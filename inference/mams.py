@@ -27,8 +27,10 @@ class MAMS(Sampler):
     posterior itself, as those of NUTS are. A trajectory starts in a random direction and has a random number of
     steps, uniform with mean `mean_num_steps`; each step evaluates two gradients.
 
-    The tuning spends two thirds of num_warmup steps on the unadjusted sampler, which finds the posterior and its
-    scales, and one third on trajectories, which find the step size of acceptance `target_accept` by dual averaging.
+    The tuning spends half of num_warmup steps on the unadjusted sampler, which finds the posterior and its scales, and
+    half on trajectories, whose dual averaging aims at acceptance `target_accept`. They are few and begin with the
+    unadjusted sampler's step size, so that the acceptance ends above its target: of 30 correlated coefficients, after
+    4,000 steps, at 0.965 for 0.9 and at 0.81 for 0.6. What that costs is efficiency: draws are right at any step size.
 
     Arguments:
         num_warmup: tuning steps of each chain (the lengths of trajectories are random: on average).
@@ -50,7 +52,7 @@ class MAMS(Sampler):
     RECORDED_WARMUP: ClassVar[float] = 0.3
     """Share of the warm-up whose positions are in memory at once."""
 
-    UNADJUSTED: ClassVar[float] = 2 / 3
+    UNADJUSTED: ClassVar[float] = 0.5
     """Share of the warm-up that the unadjusted sampler takes."""
 
     ENERGY_VARIANCE: ClassVar[float] = 5e-4
@@ -95,16 +97,21 @@ class MAMS(Sampler):
         make_length = adjusted_mclmc_dynamic.make_random_trajectory_length_fn(True)
         adjusted = adjusted_mclmc_dynamic.build_kernel(integration_steps_fn=make_length)
 
-        def kernel(
+        def trajectory_kernel(
+            key: jax.Array, place: Any, log_density: Any, step_size: jax.Array, inverse_mass_matrix: jax.Array
+        ) -> Any:  # infinite: no noise turns a trajectory on its way
+            mean_length = (self.mean_num_steps,)
+            return adjusted(key, place, log_density, step_size, jnp.inf, inverse_mass_matrix, mean_length)
+
+        def of_drawn_length(
             rng_key: jax.Array,
             state: Any,
             logdensity_fn: Any,
             step_size: jax.Array,
             inverse_mass_matrix: jax.Array,
             integration_steps_params: tuple[Any, ...],
-        ) -> Any:  # with these names the tuning calls it; no noise turns a trajectory on its way
-            scales = (jnp.inf, inverse_mass_matrix, integration_steps_params)
-            return adjusted(rng_key, state, logdensity_fn, step_size, *scales)
+        ) -> Any:  # with these names the tuning calls it, at a length of its own, which draws would not have
+            return trajectory_kernel(rng_key, state, logdensity_fn, step_size, inverse_mass_matrix)
 
         def tune(num_steps: int) -> Any:
             unadjusted = max(LEAST_TUNING, int(self.UNADJUSTED * num_steps))
@@ -121,7 +128,7 @@ class MAMS(Sampler):
                     logdensity_grad=integrator.logdensity_grad,
                 )
                 place, parameters, steps = adjusted_mclmc_find_L_and_step_size(
-                    kernel,
+                    of_drawn_length,
                     begun.log_density(x, y),
                     trajectories,
                     place,
@@ -146,10 +153,8 @@ class MAMS(Sampler):
             key, key_trajectories = jax.random.split(state.key)
 
             def trajectory(place: Any, key: jax.Array) -> Any:
-                mean_length = (self.mean_num_steps,)
-                place, info = kernel(
-                    key, place, begun.log_density(x, y), state.step_size, state.inverse_mass_matrix, mean_length
-                )
+                density = begun.log_density(x, y)
+                place, info = trajectory_kernel(key, place, density, state.step_size, state.inverse_mass_matrix)
                 return place, (info.num_integration_steps, info.acceptance_rate, info.is_divergent)
 
             keys = jax.random.split(key_trajectories, self.thinning)
@@ -185,14 +190,6 @@ class MAMS(Sampler):
             diverging=jnp.zeros(lead, bool),
         )
         return begun.chains(state, draw, record, tune, lambda state: state.num_steps)
-
-    def _tuning_steps(self, seconds_per_draw: float) -> int:
-        steps = [float(self.num_warmup)]
-        if self.max_passes is not None:
-            steps.append(self.max_passes / 2 / (self.num_chains * self.GRADIENTS_PER_STEP))
-        if self.max_seconds is not None:
-            steps.append(self.max_seconds / 2 / (seconds_per_draw / (self.thinning * self.mean_num_steps)))
-        return max(LEAST_TUNING, int(min(steps)))
 
 
 class _State(NamedTuple):

@@ -16,7 +16,7 @@ from numpyro.infer import init_to_sample
 from numpyro.infer.util import constrain_fn, initialize_model
 
 from .base import Model
-from .chains import LEAST_TUNING, Chains, Sampler
+from .chains import Chains, Sampler
 from .spread import Spread
 from .start import all_finite, run_once
 
@@ -142,14 +142,6 @@ class MCLMC(Sampler):
             diverging=jnp.zeros(lead, bool),
         )
         return begun.chains(state, draw, record, tune)
-
-    def _tuning_steps(self, seconds_per_draw: float) -> int:
-        steps = [float(self.num_warmup)]
-        if self.max_passes is not None:
-            steps.append(self.max_passes / 2 / (self.num_chains * self.GRADIENTS_PER_STEP))
-        if self.max_seconds is not None:
-            steps.append(self.max_seconds / 2 / (seconds_per_draw / self.thinning))
-        return max(LEAST_TUNING, int(min(steps)))
 
 
 class _State(NamedTuple):

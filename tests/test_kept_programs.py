@@ -14,6 +14,7 @@ import platformdirs
 import pytest
 
 from hmcvi.benchmarks import cli, programs
+from hmcvi.benchmarks.options import UsageError
 from hmcvi.benchmarks.programs import add_options, keep_programs
 
 COMMAND = ["compare", "--data", "diabetes", "--methods", "map", "--ood"]
@@ -21,6 +22,7 @@ COMMAND = ["compare", "--data", "diabetes", "--methods", "map", "--ood"]
 FIT = """
 import argparse, sys, jax, numpy as np
 from functools import partial
+from hmcvi.benchmarks.options import UsageError
 from hmcvi.benchmarks.programs import add_options, keep_programs
 parser = argparse.ArgumentParser()
 add_options(parser)
@@ -121,5 +123,20 @@ def test_a_folder_of_nobody_is_done_without_and_one_asked_for_is_refused(
     assert "cannot be written: no compiled programs are kept" in capsys.readouterr().err
 
     assert cli.main([*COMMAND, "--programs", str(file / "programs"), "--out", str(tmp_path / "run")]) == 2
-    assert "is no folder that can be written" in capsys.readouterr().err
+    assert "cannot be written: name another folder, or --no-programs" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_others_can_write_to_is_refused(
+    settings: dict[str, object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    folder.chmod(0o777)
+    with pytest.raises(UsageError, match="can be written by others, and programs read from there would run: name"):
+        keep_programs(asked("--programs", str(folder)))
+    jax.config.update("jax_compilation_cache_dir", None)
+    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda *_, **__: str(tmp_path))
+    keep_programs(asked())
+    assert jax.config.jax_compilation_cache_dir is None
+    assert "can be written by others" in capsys.readouterr().err
