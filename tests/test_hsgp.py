@@ -195,7 +195,7 @@ def test_log_joint_of_classification(num_classes):
 
 
 def posterior_with_one_row_outside(num_draws=400):
-    """Draws of z given 200 rows inside the box and one at 5.5, y = 3, hyperparameters fixed; z's posterior is Normal."""
+    """Exact draws of z given 200 rows inside the box and one at 5.5, y = 3, with the hyperparameters fixed."""
     random = np.random.default_rng(0)
     x = np.r_[random.uniform(-1.7, 1.7, 200), 5.5][:, None]
     y = np.r_[np.sin(3 * x[:-1, 0]) + 0.1 * random.normal(size=200), 3.0]
@@ -224,7 +224,7 @@ def test_a_row_outside_the_box_tells_nothing_of_another():
 
 @pytest.mark.usefixtures("x64")
 def test_outside_the_box_classes_are_the_priors():
-    """f ~ Normal(0, amplitude² = 16) for each draw apart: most draws are certain of one of two classes, half of each."""
+    """f ~ Normal(0, 4²) for each draw apart: most draws are certain of a class, half of them of either."""
     draws = {"lengthscale": np.ones((1, 4000, 1)), "amplitude": np.full((1, 4000), 4.0)}
     draws["latent"] = np.random.default_rng(0).normal(size=(1, 4000, 40, 1))
     model = functools.partial(hsgp, likelihood="categorical", num_classes=2)
