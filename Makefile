@@ -1,7 +1,7 @@
 # make compare and make test do all of their own set-up: a virtual environment with the pinned dependencies.
 
 .DEFAULT_GOAL := help
-.PHONY: help compare atlas gallery speed growth soak test coverage check validate setup lock format clean
+.PHONY: help compare atlas gallery speed growth scaling soak test coverage check validate setup lock format clean
 
 # The first interpreter of at least 3.12; `make PYTHON=/path/to/python` names another.
 PYTHON ?= $(shell for p in python3.12 python3.13 python3 python python3.14; do \
@@ -15,6 +15,7 @@ help:
 	@echo "make gallery   every figure from real runs, on one page (about 10 minutes)"
 	@echo "make speed     hmcvi beside NumPyro, blackjax, nutpie, torch, scikit-learn and tinygp (hours; ARGS=--quick: minutes)"
 	@echo "make growth    time and memory against rows, parameters, draws and chains (about 20 minutes on 2 cores)"
+	@echo "make scaling   fits on 1, 2 and 4 host devices: the same work, and work that grows with them (ARGS=--quick: a minute)"
 	@echo "make soak      an hour of fits in one process, and of sweeps that are killed: does memory stay, do results?"
 	@echo "make test      the tests"
 	@echo "make coverage  the tests, and which lines and branches they reach"
@@ -37,6 +38,9 @@ speed: $(READY)
 
 growth: $(READY)
 	$(BIN)/python -m hmcvi.benchmarks.growth --publish benchmarks/results/growth $(ARGS)
+
+scaling: $(READY)
+	$(BIN)/python -m hmcvi.benchmarks.scaling $(ARGS)
 
 soak: $(READY)
 	$(BIN)/python -m hmcvi.benchmarks.soak --publish benchmarks/results/soak $(ARGS)

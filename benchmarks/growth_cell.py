@@ -22,7 +22,7 @@ import psutil
 from hmcvi.inference import MAP, MCLMC, NUTS, SVI, BayesByBackprop, Ensemble, FitError, Laplace, Method, fit
 from hmcvi.models import gp, hsgp, mlp, sgp
 
-from .speed_scoring import peak_bytes
+from .memory import peak_bytes
 
 __all__ = ["CURVES", "Cell", "Curve", "measure", "request"]
 

@@ -1,10 +1,19 @@
-"""A sentence instead of a crash where data would not fit into the memory that is left."""
+"""The memory that a process has held, and a sentence instead of a crash where data would not fit into what is left."""
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
+
+import psutil
+
 from .raw import DataError
 
-__all__ = ["SHARE", "available_bytes", "require"]
+__all__ = ["SHARE", "available_bytes", "peak_bytes", "require"]
+
+PROCESSES = Path("/proc")
+"""Where Linux says what a process holds; elsewhere there is no such folder."""
 
 SHARE = 0.8
 """The part of the free memory that data may take: the rest is for the fit."""
@@ -15,6 +24,37 @@ def available_bytes() -> int:
     from hmcvi.inference import memory  # not sooner: listing data sets needs no JAX
 
     return memory.available_bytes()
+
+
+def peak_bytes(pid: int | None = None) -> int:
+    """Return the largest resident memory of a process so far, in bytes.
+
+    Linux says it of any process. `getrusage`, which a system without /proc has for the process itself, also counts what
+    its parent held when it started it: a child that does nothing then reports the memory of a large parent. Of another
+    process there is only what it holds at this moment.
+
+    Arguments:
+        pid: which process; None is this one.
+
+    Raises:
+        ProcessLookupError: there is no such process (any more).
+    """
+    try:
+        status = (PROCESSES / str(os.getpid() if pid is None else pid) / "status").read_text()
+    except OSError:
+        status = ""
+    for line in status.splitlines():
+        if line.startswith("VmHWM:"):
+            return 1024 * int(line.split()[1])
+    if pid is None:
+        import resource  # Windows has none
+
+        # in KiB, and in bytes on macOS
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error as error:
+        raise ProcessLookupError(f"process {pid} has ended") from error
 
 
 def require(num_bytes: float, *, name: str, advice: str) -> None:

@@ -26,7 +26,7 @@ import pandas as pd
 from hmcvi.inference.provenance import made_with, processor, visible_cores
 
 from . import checksums
-from .arguments import path, whole
+from .arguments import Parser, path, whole
 
 __all__ = ["Size", "main", "measure", "speed_ups"]
 
@@ -56,6 +56,12 @@ QUICK = Size(rows=64, features=2, width=2, draws=4, steps=20, batch_size=16)
 
 CHAINS = 4
 """Chains of strong scaling."""
+
+COLUMNS = ("round", "devices", "case", "kind", "rows a second", "failed")
+"""Of rates.csv; "failed" says in one row why a process has no rates."""
+
+COMMAND = (sys.executable, "-m", "hmcvi.benchmarks.scaling", "--one")
+"""A process that measures every case on as many devices as follow."""
 
 
 def measure(num_devices: int, size: Size) -> list[dict[str, Any]]:
@@ -98,6 +104,8 @@ def measure(num_devices: int, size: Size) -> list[dict[str, Any]]:
 def speed_ups(rates: pd.DataFrame) -> pd.DataFrame:
     """Return the median and the range over rounds of each case's rate, over that of the fewest devices of its round.
 
+    A round in which the fewest devices failed has no ratios.
+
     Rates are rows that gradients read in a second, in strong and weak scaling alike: the ideal is the ratio of devices.
 
     Arguments:
@@ -109,10 +117,12 @@ def speed_ups(rates: pd.DataFrame) -> pd.DataFrame:
         >>> speed_ups(rates)[["devices", "speed-up", "lowest", "highest", "efficiency"]].values.tolist()
         [[1.0, 1.0, 1.0, 1.0, 1.0], [2.0, 1.9, 1.8, 2.0, 0.95]]
     """
+    if rates.empty:
+        return pd.DataFrame(columns=["case", "kind", "devices", "speed-up", "lowest", "highest", "efficiency"])
     fewest = rates["devices"].min()
     by = ["round", "case", "kind"]
     base = rates[rates["devices"] == fewest].set_index(by)["rows a second"]
-    ratio = rates.set_index([*by, "devices"])["rows a second"].div(base)
+    ratio = rates.set_index([*by, "devices"])["rows a second"].div(base).dropna()
     over_rounds = ratio.groupby(["case", "kind", "devices"], sort=False)
     table = pd.DataFrame({"speed-up": over_rounds.median(), "lowest": over_rounds.min(), "highest": over_rounds.max()})
     table = table.reset_index()
@@ -120,44 +130,86 @@ def speed_ups(rates: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, print the table and write it with what it was measured on."""
-    parser = argparse.ArgumentParser(prog="python -m hmcvi.benchmarks.scaling", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--devices", nargs="+", type=whole, default=[1, 2, 4], metavar="N", help="Default: 1 2 4")
-    parser.add_argument("--rounds", type=whole, default=5, metavar="N", help="Default: %(default)s")
-    parser.add_argument("--quick", action="store_true", help="one round of 1 and 2 devices and next to no work")
-    parser.add_argument("--out", type=path, default=Path("runs/scaling"), metavar="FOLDER", help="Default: %(default)s")
-    parser.add_argument("--one", type=whole, help=argparse.SUPPRESS)  # what the processes of a round are told
-    options = parser.parse_args(arguments)
-    if min(*options.devices, options.rounds, options.one or 1) < 1:
-        parser.error("devices and rounds are whole numbers of at least 1")
+def main(arguments: Sequence[str] | None = None, *, command: Sequence[str] = COMMAND) -> int:
+    """Measure, print the table and write it with what it was measured on, as far as it has come.
+
+    Arguments:
+        arguments: of the command line.
+        command: what is started, with the number of devices behind it.
+
+    Returns:
+        The exit status: 1 where a process failed, which its row says.
+    """
+    options = _options(arguments)
     size = QUICK if options.quick else Size()
     if options.one is not None:
         import jax
 
         jax.config.update("jax_num_cpu_devices", options.one)
         print(json.dumps(measure(options.one, size)))
-        return
-    devices, rounds = ([1, 2], 1) if options.quick else (options.devices, options.rounds)
-    found = []
-    for place in range(rounds):
-        for number in devices if place % 2 == 0 else devices[::-1]:
-            command = [sys.executable, "-m", "hmcvi.benchmarks.scaling", "--one", str(number)]
-            run = subprocess.run(
-                [*command, *(["--quick"] if options.quick else [])], stdout=subprocess.PIPE, text=True, check=True
-            )
-            found += [{"round": place, **rate} for rate in json.loads(run.stdout.splitlines()[-1])]
-            print(f"round {place + 1} of {rounds}: {number} devices measured", file=sys.stderr)
-    rates = pd.DataFrame(found)
-    table = speed_ups(rates)
-    print(table.to_string(index=False, float_format="{:.2f}".format))
+        return 0
     options.out.mkdir(parents=True, exist_ok=True)
-    checksums.write_summed(options.out / "rates.csv", rates.to_csv(index=False))
-    checksums.write_summed(options.out / "scaling.csv", table.to_csv(index=False))
+    found: list[dict[str, Any]] = []
+    table = pd.DataFrame()
+    for place in range(options.rounds):
+        for number in options.devices if place % 2 == 0 else options.devices[::-1]:
+            rates = _run([*command, str(number), *(["--quick"] if options.quick else [])])
+            found += [{"round": place, "devices": number, **rate} for rate in rates]
+            said = f"failed: {rates[0]['failed']}" if rates[0]["failed"] else "measured"
+            print(f"round {place + 1} of {options.rounds}: {number} devices {said}", file=sys.stderr)
+            table = _write(options.out, found, options.rounds, size)
+    print("nothing was measured" if table.empty else table.to_string(index=False, float_format="{:.2f}".format))
+    return int(any(rate["failed"] for rate in found))
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser(prog="python -m hmcvi.benchmarks.scaling", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--devices", nargs="+", type=whole, metavar="N", help="Default: 1 2 4; with --quick: 1 2")
+    parser.add_argument("--rounds", type=whole, metavar="N", help="Default: 5; with --quick: 1")
+    parser.add_argument("--quick", action="store_true", help="next to no work: to see that all works")
+    parser.add_argument("--out", type=path, default=Path("runs/scaling"), metavar="FOLDER", help="Default: %(default)s")
+    parser.add_argument("--one", type=whole, help=argparse.SUPPRESS)  # what the processes of a round are told
+    options = parser.parse_args(arguments)
+    options.devices = options.devices or ([1, 2] if options.quick else [1, 2, 4])
+    options.rounds = (1 if options.quick else 5) if options.rounds is None else options.rounds
+    if options.one is not None:
+        options.devices = [options.one]
+    if min(*options.devices, options.rounds) < 1:
+        parser.error("devices and rounds are whole numbers of at least 1")
+    if len(set(options.devices)) < len(options.devices):
+        parser.error(f"--devices {' '.join(map(str, options.devices))} has a number twice: give each once")
+    batch_size = (QUICK if options.quick else Size()).batch_size
+    for number in options.devices:
+        for count, what in ((CHAINS, "chains"), (batch_size, "rows of a minibatch")):
+            if count % number:
+                parser.error(f"{count} {what} cannot be divided over {number} devices: give divisors of {count}")
+    return options
+
+
+def _run(command: Sequence[str]) -> list[dict[str, Any]]:
+    """Run one process and return its rates, or one row that says in "failed" why it has none."""
+    run = subprocess.run(command, capture_output=True, text=True)
+    try:
+        rates = json.loads(run.stdout.splitlines()[-1]) if run.returncode == 0 else []
+    except (IndexError, ValueError):
+        rates = []
+    if rates:
+        return [{**rate, "failed": ""} for rate in rates]
+    last = "".join(run.stderr.strip().splitlines()[-1:])
+    return [{"failed": f"ended with status {run.returncode}: {last or 'it said nothing'}"}]
+
+
+def _write(folder: Path, found: list[dict[str, Any]], rounds: int, size: Size) -> pd.DataFrame:
+    """Write what was found so far, and return its table."""
+    rates = pd.DataFrame(found, columns=list(COLUMNS))
+    table = speed_ups(rates[rates["failed"] == ""])
+    checksums.write_summed(folder / "rates.csv", rates.to_csv(index=False))
+    checksums.write_summed(folder / "scaling.csv", table.to_csv(index=False))
     conditions = {**made_with(), "processor": processor(), "cores": visible_cores(), "load": os.getloadavg()}
     conditions |= {"rounds": rounds, "size": size.__dict__}
-    checksums.write_summed(options.out / "conditions.json", json.dumps(conditions, indent=2) + "\n")
+    checksums.write_summed(folder / "conditions.json", json.dumps(conditions, indent=2) + "\n")
+    return table
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-import psutil
+
+from .memory import peak_bytes
 
 __all__ = ["COMMAND", "Sweep", "digest", "run_sweep", "same_tables", "sweeps"]
 
@@ -170,13 +171,10 @@ def _start(command: Sequence[str], log: Path, seconds: float, stop: Event) -> tu
 
 
 def _peak(pid: int) -> float:
-    """Return the largest resident memory of a process so far in MiB where Linux tells it, else that of the moment."""
+    """Return the largest resident memory of a process so far in MiB; 0 where it ended meanwhile."""
     try:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-        return psutil.Process(pid).memory_info().rss / MIB
-    except (OSError, psutil.Error):  # it ended meanwhile
+        return peak_bytes(pid) / MIB
+    except ProcessLookupError:
         return 0.0
 
 

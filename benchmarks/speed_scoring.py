@@ -11,8 +11,6 @@ Each contestant is a process of its own, so that the peak of its memory is its o
 from __future__ import annotations
 
 import functools
-import resource
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +26,7 @@ from numpyro.infer import Predictive
 from hmcvi.inference import SVI, ClassPredictive, Fit, predict, scores
 from hmcvi.models import mlp
 
-from .memory import SHARE, available_bytes
+from .memory import SHARE, available_bytes, peak_bytes
 from .peer_protocol import Ready, serve
 from .speed_process import Case, Contestant, Stopwatch
 
@@ -193,11 +191,6 @@ def _num_pieces(fit: Fit, rows: int, parallel: bool) -> int:
     units, classes = fit.draws["out.kernel"].shape[2:]
     numbers = fit.num_chains * fit.num_draws * (3 * classes + (2 * units if parallel else 0))
     return min(rows, int(np.ceil(4 * numbers * rows / (SHARE * available_bytes()))))
-
-
-def peak_bytes() -> int:
-    """Return the most memory that this process has ever held, in bytes; the system counts in KiB, macOS in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def contestant(name: str, **given: int) -> Ready:

@@ -217,7 +217,7 @@ def predict(
         )
     shape = (fit.num_chains, fit.num_draws, len(x))
     loc, scale, noise = (parts[name].reshape(shape) for name in ("loc", "scale", "noise"))
-    return NormalPredictive(loc, scale, batch, log_likelihood, noise if accepts(fit.model, "x_new") else None)
+    return NormalPredictive(loc, scale, batch, log_likelihood, None if np.array_equal(noise, scale) else noise)
 
 
 def predict_draws(fit: Fit, x: Any, *, max_bytes: int = MAX_BYTES) -> Float[np.ndarray, "chain draw row output"]:
@@ -268,13 +268,13 @@ def _distribution(
 ) -> tuple[dist.Distribution, jax.Array | None]:
     """Return the model's distribution of the targets at x given one draw of its sites, and a GP's noise."""
     conditioned = handlers.trace(handlers.substitute(handlers.seed(fit.model, key), data=draw))
-    noise = None
     if accepts(fit.model, "x_new"):
         trace = conditioned.get_trace(x_train, y_train, x_new=x)
         distribution = trace["y_new"]["fn"]
-        noise = trace["noise_new"]["value"] if "noise_new" in trace else None
     else:
-        distribution = conditioned.get_trace(x)["y"]["fn"]
+        trace = conditioned.get_trace(x)
+        distribution = trace["y"]["fn"]
+    noise = trace["noise_new"]["value"] if "noise_new" in trace else None
     while isinstance(distribution, Independent | ExpandedDistribution | MaskedDistribution):
         distribution = distribution.base_dist
     return distribution, noise

@@ -48,7 +48,13 @@ def output_width(likelihood: str, num_classes: int) -> int:
 
 
 def observe(
-    outputs: jax.Array, y: jax.Array | None, *, likelihood: str, num_rows: int | None, num_classes: int
+    outputs: jax.Array,
+    y: jax.Array | None,
+    *,
+    likelihood: str,
+    num_rows: int | None,
+    num_classes: int,
+    own_variance: jax.Array | None = None,
 ) -> jax.Array:
     """Observe `y` given the outputs, inside the plate `data`.
 
@@ -62,6 +68,8 @@ def observe(
         num_rows: rows of the whole data set where `outputs` is a minibatch: the plate scales the likelihood by
             num_rows / row.
         num_classes: number of classes, for the check of the labels.
+        own_variance: of a regression, what each row's mean varies by of its own (row,): it adds to noise_scale²,
+            and where y is None the site `noise_new` tells the noise from it.
 
     Raises:
         ValueError: y does not have shape (row,), or (where y is not being traced) a label is out of range.
@@ -77,7 +85,13 @@ def observe(
     else:
         unit = jnp.ones((), outputs.dtype)
         noise_scale = numpyro.sample("noise_scale", dist.HalfNormal(unit))
-        conditional = dist.Normal(outputs[:, 0], noise_scale)
+        scale = noise_scale
+        if own_variance is not None:
+            # a noise whose square underflows would leave a row no variance
+            scale = jnp.sqrt(jnp.maximum(own_variance + noise_scale**2, jnp.finfo(outputs.dtype).tiny))
+            if y is None:
+                numpyro.deterministic("noise_new", noise_scale)
+        conditional = dist.Normal(outputs[:, 0], scale)
     with numpyro.plate("data", size, subsample_size=rows):
         return numpyro.sample("y", conditional, obs=y)
 

@@ -100,7 +100,7 @@ def sgp(
             return y
         w_new = whitened(flatten(x_new))
         precision = jnp.linalg.cholesky(jnp.eye(number, dtype=dtype) + amplitude**2 * (w.T / own) @ w)
-        mean = amplitude**2 * w_new @ cho_solve((precision, True), w.T @ (y / own))
+        mean = w_new @ (amplitude**2 * cho_solve((precision, True), w.T @ (y / own)))
         known = solve_triangular(precision, w_new.T, lower=True)
         variance = amplitude**2 * (_left_out(w_new) + (known**2).sum(0))
         numpyro.deterministic("noise_new", noise_scale)
@@ -109,13 +109,13 @@ def sgp(
 
     zeros = jnp.zeros((number, functions_of(num_classes)), dtype)
     latent = numpyro.sample("latent", dist.Normal(zeros, jnp.ones((), dtype)).to_event(2))
-    outputs = logits_of(amplitude * w @ latent)
+    outputs = logits_of(w @ (amplitude * latent))
     y = observe(outputs, y, likelihood=likelihood, num_rows=num_rows, num_classes=num_classes)
     if x_new is None:
         return y
     w_new = whitened(flatten(x_new))
     spread = amplitude * jnp.sqrt(_left_out(w_new))[:, None] + jnp.finfo(dtype).tiny
-    latent_new = numpyro.sample("latent_new", dist.Normal(amplitude * w_new @ latent, spread).to_event(2))
+    latent_new = numpyro.sample("latent_new", dist.Normal(w_new @ (amplitude * latent), spread).to_event(2))
     return numpyro.sample("y_new", dist.Categorical(logits=logits_of(latent_new)))
 
 

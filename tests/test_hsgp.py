@@ -1,5 +1,6 @@
 """The Hilbert-space GP against the exact one, whose covariance and posterior it approaches as its basis grows."""
 
+import functools
 import itertools
 import re
 
@@ -15,9 +16,10 @@ from numpyro.contrib.hsgp.spectral_densities import (
 from numpyro.infer.util import log_density, potential_energy
 from scipy import stats
 
+from hmcvi.inference import SVI, Fit, predict
 from hmcvi.inference.base import minibatches
 from hmcvi.models import gp, hsgp
-from hmcvi.models.hsgp import MOST_BASIS, SMOOTHNESS, features_of, root_spectral_density
+from hmcvi.models.hsgp import MOST_BASIS, SMOOTHNESS, contract, eigenbasis, root_spectral_density
 from hmcvi.models.kernels import kernel_matrix
 
 KERNELS = ("rbf", "matern32", "matern52")
@@ -39,10 +41,25 @@ def sites_of(model, values, *arguments, **options):
     return handlers.trace(found).get_trace(*arguments, **options)
 
 
+def features_of(x, kernel, lengthscale, num_basis, half_width):
+    """sqrt(S) phi (row, basis function) by NumPy, every product written out."""
+    x, features = np.asarray(x), x.shape[1]
+    numbers = np.array(list(itertools.product(range(1, num_basis + 1), repeat=features)))
+    frequency = numbers * np.pi / 2 / half_width
+    phi = np.sin(frequency * (x[:, None] + half_width)).prod(-1) / half_width ** (features / 2)
+    inside = (np.abs(x) <= half_width).all(1)[:, None]
+    return inside * phi * np.asarray(root_spectral_density(kernel, jnp.asarray(frequency), lengthscale))
+
+
+def remainder_of(phi):
+    return np.maximum(1 - (phi**2).sum(1), 0)
+
+
 def covariance_error(kernel, num_basis, x, lengthscale, half_width=6.0):
     """The largest difference from the exact correlations."""
     phi = features_of(x, kernel, lengthscale, num_basis, half_width)
-    return float(jnp.abs(phi @ phi.T - kernel_matrix(kernel, x, x, lengthscale)).max())
+    found = phi @ phi.T + np.diag(remainder_of(phi))
+    return float(np.abs(found - kernel_matrix(kernel, x, x, lengthscale)).max())
 
 
 # --- the covariance
@@ -70,14 +87,31 @@ def test_two_features_with_a_lengthscale_each():
 
 
 @pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("features", [1, 2, 3])
+def test_features_contracted_one_by_one_are_the_sum_over_every_product(features):
+    random = np.random.default_rng(0)
+    x = jnp.asarray(random.uniform(-6, 6, size=(9, features)))  # some outside the box
+    frequency = np.array(list(itertools.product(range(1, 5), repeat=features))) * np.pi / 10
+    lengthscale, weights = jnp.full(features, 0.8), random.normal(size=(4**features, 2))
+    root = np.asarray(root_spectral_density("rbf", jnp.asarray(frequency), lengthscale))
+    found = contract(eigenbasis(x, 4, 5.0), jnp.asarray(root[:, None] * weights))
+    np.testing.assert_allclose(found, features_of(x, "rbf", lengthscale, 4, 5.0) @ weights, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_the_prior_variance_is_that_of_the_exact_gp_at_every_input(kernel):
+@pytest.mark.parametrize("likelihood", ["normal", "categorical"])
+def test_the_prior_variance_is_that_of_the_exact_gp_at_every_input(kernel, likelihood):
     """In the box, at its edge and beyond, with a basis that is too small too."""
     x = jnp.array([0.0, 1.0, 4.5, 5.0, 5.1, 80.0, -1e6])[:, None]
     for lengthscale in (0.05, 0.5, 5.0):
-        phi = features_of(x, kernel, jnp.array([lengthscale]), 20, 5.0)
+        values = VALUES | {"lengthscale": jnp.array([lengthscale]), "latent": jnp.zeros((20, 1))}
+        phi = features_of(x, kernel, values["lengthscale"], 20, 5.0)
+        found = sites_of(hsgp, values, x, kernel=kernel, num_basis=20, likelihood=likelihood, num_classes=2)
+        own = found["y"]["fn"].variance - 0.2**2 if likelihood == "normal" else found["latent_new"]["fn"].variance[:, 0]
         # a long lengthscale has a variance above 1 in the box's middle: by images of itself at its edges
-        np.testing.assert_allclose((phi**2).sum(1), 1, atol=0.01 if lengthscale == 5.0 else 1e-12)
+        total = (phi**2).sum(1) + np.asarray(own) / 1.3**2
+        np.testing.assert_allclose(total, 1, atol=0.01 if lengthscale == 5.0 else 1e-12)
 
 
 @pytest.mark.usefixtures("x64")
@@ -120,10 +154,11 @@ def test_the_posterior_at_fixed_hyperparameters_is_that_of_the_exact_gp(kernel):
         return sites_of(hsgp, VALUES | {"latent": latent}, x, **options)["y"]["fn"].loc
 
     # f = Φ z is linear, so that Φ is its Jacobian, and z's posterior the textbook's (Rasmussen & Williams, eq. 2.8)
-    phi, phi_new = (jax.jacobian(outputs)(jnp.zeros((101, 1)), at)[:, :, 0] for at in (x, x_new))
-    covariance = jnp.linalg.inv(phi.T @ phi / 0.2**2 + jnp.eye(101))
-    mean = phi_new @ covariance @ phi.T @ y / 0.2**2
-    sd = jnp.sqrt((phi_new @ covariance * phi_new).sum(1) + 0.2**2)
+    phi, phi_new = (jax.jacobian(outputs)(jnp.zeros((100, 1)), at)[:, :, 0] for at in (x, x_new))
+    own, own_new = (1.3**2 * remainder_of(np.asarray(p) / 1.3) + 0.2**2 for p in (phi, phi_new))
+    covariance = jnp.linalg.inv((phi.T / own) @ phi + jnp.eye(100))
+    mean = phi_new @ covariance @ phi.T @ (y / own)
+    sd = jnp.sqrt((phi_new @ covariance * phi_new).sum(1) + own_new)
     tolerance = {"rbf": 1e-6, "matern32": 1e-2, "matern52": 1e-3}[kernel]
     np.testing.assert_allclose(mean, exact.loc, atol=tolerance)
     np.testing.assert_allclose(sd, exact.scale, atol=tolerance)
@@ -136,8 +171,8 @@ def test_the_hyperparameters_have_the_priors_of_the_exact_gp(features):
     for site in ("lengthscale", "amplitude", "noise_scale"):
         drawn = exact[site]["fn"].sample(KEY, (20,))
         np.testing.assert_array_equal(ours[site]["fn"].log_prob(drawn), exact[site]["fn"].log_prob(drawn))
-    assert set(ours) - set(exact) == {"latent", "data"}
-    assert ours["latent"]["fn"].shape() == (1 + 4**features, 1)
+    assert set(ours) - set(exact) == {"latent", "data", "noise_new"}
+    assert ours["latent"]["fn"].shape() == (4**features, 1)
 
 
 @pytest.mark.usefixtures("x64")
@@ -145,11 +180,11 @@ def test_the_hyperparameters_have_the_priors_of_the_exact_gp(features):
 def test_log_joint_of_classification(num_classes):
     rows, functions = 6, {2: 1, 3: 3}[num_classes]
     x, y = grid(rows), np.arange(rows) % num_classes
-    latent = np.random.default_rng(1).normal(size=(9, functions))
+    latent = np.random.default_rng(1).normal(size=(8, functions))
     values = {"lengthscale": VALUES["lengthscale"], "amplitude": VALUES["amplitude"], "latent": jnp.asarray(latent)}
     options = {"likelihood": "categorical", "num_classes": num_classes, "num_basis": 8}
     found = log_density(hsgp, (x, jnp.asarray(y)), options, values)[0]
-    f = 1.3 * np.asarray(features_of(x, "matern52", VALUES["lengthscale"], 8, 5.0)) @ latent
+    f = 1.3 * features_of(x, "matern52", VALUES["lengthscale"], 8, 5.0) @ latent
     logits = np.c_[np.zeros(rows), f] if num_classes == 2 else f
     wanted = (
         stats.lognorm.logpdf([0.6, 1.3], 1).sum()
@@ -157,6 +192,49 @@ def test_log_joint_of_classification(num_classes):
         + (logits[np.arange(rows), y] - np.log(np.exp(logits).sum(1))).sum()
     )
     np.testing.assert_allclose(found, wanted, rtol=1e-10)
+
+
+def posterior_with_one_row_outside(num_draws=400):
+    """Exact draws of z given 200 rows inside the box and one at 5.5, y = 3, with the hyperparameters fixed."""
+    random = np.random.default_rng(0)
+    x = np.r_[random.uniform(-1.7, 1.7, 200), 5.5][:, None]
+    y = np.r_[np.sin(3 * x[:-1, 0]) + 0.1 * random.normal(size=200), 3.0]
+    phi = features_of(x, "matern52", jnp.array([1.0]), 40, 5.0)
+    own = remainder_of(phi) + 0.1**2
+    precision = (phi.T / own) @ phi + np.eye(40)
+    root = np.linalg.inv(np.linalg.cholesky(precision))
+    latent = np.linalg.solve(precision, phi.T @ (y / own)) + random.normal(size=(num_draws, 40)) @ root
+    draws = {"lengthscale": np.ones((1, num_draws, 1)), "amplitude": np.ones((1, num_draws))}
+    draws |= {"noise_scale": np.full((1, num_draws), 0.1), "latent": latent[None, :, :, None]}
+    return Fit(hsgp, SVI(), jnp.asarray(x), jnp.asarray(y), KEY, draws, 0, 8, 0.0)
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_row_outside_the_box_tells_nothing_of_another():
+    """At -8 the prediction is the prior: with one z for what the basis leaves out it was 2.97 +- 0.10."""
+    prediction = predict(posterior_with_one_row_outside(), np.array([[-8.0], [0.5]]))
+    np.testing.assert_allclose(prediction.mean[0], 0, atol=1e-12)
+    np.testing.assert_allclose(prediction.total_sd[0], np.hypot(1, 0.1), rtol=1e-6)
+    # what is not noise is doubt about the function: all of the prior's there, little among the rows
+    np.testing.assert_allclose(prediction.epistemic_sd[0], 1, rtol=1e-6)
+    np.testing.assert_allclose(prediction.noise, 0.1)
+    np.testing.assert_allclose(prediction.mean[1], np.sin(1.5), atol=0.1)
+    assert prediction.epistemic_sd[1] < 0.1
+
+
+@pytest.mark.usefixtures("x64")
+def test_outside_the_box_classes_are_the_priors():
+    """f ~ Normal(0, 4²) for each draw apart: most draws are certain of a class, half of them of either."""
+    draws = {"lengthscale": np.ones((1, 4000, 1)), "amplitude": np.full((1, 4000), 4.0)}
+    draws["latent"] = np.random.default_rng(0).normal(size=(1, 4000, 40, 1))
+    model = functools.partial(hsgp, likelihood="categorical", num_classes=2)
+    fitted = Fit(model, SVI(), grid(8), jnp.arange(8) % 2, KEY, draws, 0, 8, 0.0)
+    prediction = predict(fitted, np.array([[-8.0]]))
+    f = np.linspace(-40, 40, 4001)
+    p = 1 / (1 + np.exp(-f))
+    entropy = np.average(stats.bernoulli.entropy(p), weights=stats.norm.pdf(f / 4))
+    np.testing.assert_allclose(prediction.probs, 0.5, atol=0.03)  # 4.5 standard errors
+    np.testing.assert_allclose(prediction.aleatoric_entropy, entropy, atol=0.02)
 
 
 def test_it_is_fitted_in_minibatches():
@@ -171,7 +249,7 @@ def test_gradients_are_finite_over_wide_hyperparameters_in_single_precision(kern
     """Of the RBF with a lengthscale of 50, most densities underflow: √ would have no gradient there."""
     x = grid(30, reach=5.5)  # beyond the box too
     gradient = jax.jit(jax.grad(lambda z: potential_energy(hsgp, (x, jnp.zeros(30)), {"kernel": kernel}, z)))
-    latent = jnp.asarray(np.random.default_rng(0).normal(size=(41, 1)), jnp.float32)
+    latent = jnp.asarray(np.random.default_rng(0).normal(size=(40, 1)), jnp.float32)
     for lengthscale in (1e-3, 0.03, 1.0, 50.0, 1e4):
         values = {"lengthscale": jnp.log(jnp.array([lengthscale])), "amplitude": 0.0, "noise_scale": -0.5}
         found = gradient(values | {"latent": latent})
