@@ -49,11 +49,11 @@ ENDING_SECONDS = 2.0
 """What process 0, by which all are in touch, gives the others to end by themselves where all end early."""
 
 LOST = re.compile(
-    r"gloo|nccl|coordination service|distributed service|UNAVAILABLE|DEADLINE_EXCEEDED|connection (reset|closed)|"
-    r"heartbeat|barrier",
+    r"\b(gloo\b|nccl)|coordination service|distributed service|UNAVAILABLE|DEADLINE_EXCEEDED|"
+    r"connection (reset|closed)|heartbeat|barrier",
     re.IGNORECASE,
 )
-"""What JAX's errors say where another process does not answer."""
+"""What JAX's own errors say where another process does not answer; those of collectives are of that kind too."""
 
 LAUNCHERS = {
     "SLURM": ("SLURM_NTASKS", "SLURM_PROCID"),
@@ -214,10 +214,22 @@ def lost_sentence(place: Place, going_on: str) -> str:
 
 
 def is_lost(error: BaseException) -> bool:
-    """Return whether an error says that another process does not answer."""
+    """Return whether an error of JAX, or one that it led to, says that another process does not answer.
+
+    An error with a sentence of its own says what is wrong, whatever led to it.
+    """
+    from jax.errors import JaxRuntimeError
+
+    from hmcvi.inference import FitError
+
+    from .options import UsageError
+    from .raw import DataError
+
+    if isinstance(error, UsageError | DataError | FitError | OSError):
+        return False
     chain: BaseException | None = error
     while chain is not None:
-        if LOST.search(str(chain)):
+        if isinstance(chain, JaxRuntimeError) and LOST.search(str(chain)):
             return True
         chain = chain.__cause__ or chain.__context__
     return False

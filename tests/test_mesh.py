@@ -15,11 +15,12 @@ import pytest
 from numpyro.diagnostics import effective_sample_size
 from numpyro.infer.util import potential_energy
 
-from hmcvi.benchmarks.distributed import Place, find_place
+from hmcvi.benchmarks.distributed import Place, find_place, is_lost
 from hmcvi.benchmarks.experiment import Experiment
 from hmcvi.benchmarks.layout import make_mesh, mesh_shape
 from hmcvi.benchmarks.options import UsageError
-from hmcvi.inference import NUTS, SVI, Laplace, fit
+from hmcvi.benchmarks.raw import DataError
+from hmcvi.inference import NUTS, SVI, FitError, Laplace, fit
 from hmcvi.inference.mesh import fit_mesh, shard_rows
 from hmcvi.inference.spread import MarkedRows
 from hmcvi.models import gp
@@ -227,6 +228,41 @@ def test_a_process_finds_its_place(given, environment, place):
 def test_a_place_that_cannot_be_is_refused_in_a_sentence(given, environment, sentence):
     with pytest.raises(UsageError, match=sentence):
         find_place(SimpleNamespace(**(NONE | given)), environment)
+
+
+# as JAX words it, of a collective and of a barrier
+LOST_BY_JAX = (
+    "UNKNOWN: Gloo all-reduce failed: [gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:4242",
+    "DEADLINE_EXCEEDED: Barrier timed out. Id: all processes are done::1",
+)
+
+
+@pytest.mark.parametrize("said", LOST_BY_JAX)
+def test_what_jax_says_of_processes_that_do_not_answer_is_told_apart(said):
+    lost = jax.errors.JaxRuntimeError(said)
+    assert is_lost(lost)
+    led_to = RuntimeError("the fit could not go on")
+    led_to.__cause__ = lost
+    assert is_lost(led_to)
+    refused = UsageError("could not join the others")
+    refused.__cause__ = lost
+    assert not is_lost(refused)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UsageError("igloo.csv has no column price"),
+        DataError("heartbeat.npz has no array x"),
+        FileNotFoundError("barrier.csv"),
+        ConnectionResetError("connection reset by peer"),
+        FitError("barrier: the loss became nan"),
+        RuntimeError("barrier"),
+        jax.errors.JaxRuntimeError("INTERNAL: igloo.csv has no column price"),
+    ],
+)
+def test_an_error_that_speaks_of_something_else_is_no_lost_process(error):
+    assert not is_lost(error)
 
 
 @pytest.mark.parametrize(
