@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -114,10 +115,15 @@ REQUEST += ["--nuts", "num_warmup=120", "num_draws=80", "num_chains=2"]
 REQUEST += ["--chains-per-device", "1", "--shard-rows", "2", "--rows-across-processes"]
 
 
-def begin(out: Path) -> list[subprocess.Popen[str]]:
+# the first method's loss is not finite at the first seed, the second goes well
+FAILING = ["--data", "wine", "--methods", "bbb", "map", "--seeds", "0", "1", "--ood", "--no-figures", "--quick"]
+FAILING += ["--bbb", "learning_rate=1e30", "--shard-rows", "2"]
+
+
+def begin(out: Path, request: Sequence[str] = REQUEST) -> list[subprocess.Popen[str]]:
     """Begin both processes of a run."""
     address = f"127.0.0.1:{free_port()}"
-    command = [sys.executable, "-m", "hmcvi.benchmarks.cli", "compare", *REQUEST, "--out", str(out)]
+    command = [sys.executable, "-m", "hmcvi.benchmarks.cli", "compare", *request, "--out", str(out)]
     place = ["--coordinator", address, "--num-processes", "2", "--process-id"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return [subprocess.Popen([*command, *place, str(i)], **pipes) for i in (0, 1)]
@@ -182,6 +188,18 @@ def test_where_a_process_dies_the_other_stops_and_the_same_commands_end_in_the_s
     for name, draws in one["posterior"].data_vars.items():
         np.testing.assert_array_equal(draws.values, other["posterior"][name].values)
     assert json.loads((whole / "config.json").read_text())["shard_rows"] == 2
+
+
+def test_a_method_that_fails_is_left_out_at_all_seeds_in_every_process(tmp_path):
+    (first, board, said), (second, printed, helped) = end(begin(tmp_path / "out", FAILING), 300)
+    assert (first, second) == (1, 1), said + helped
+    for text in (said, helped):
+        assert "hmcvi: error: bbb, seed 0: the loss became" in text
+        assert "bbb, seed 1" not in text
+        assert "another of them ended" not in text
+    assert "map, seed 1: done" in said
+    assert "map" in board
+    assert printed == ""
 
 
 def test_a_place_that_cannot_be_is_said_before_anything_begins(tmp_path):
