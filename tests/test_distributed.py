@@ -16,6 +16,7 @@ import psutil
 import pytest
 from numpyro.diagnostics import effective_sample_size
 
+from hmcvi.benchmarks.distributed import Place, supervise
 from hmcvi.inference import load_datatree
 
 from .mesh_program import ROWS
@@ -200,6 +201,24 @@ def test_a_method_that_fails_is_left_out_at_all_seeds_in_every_process(tmp_path)
     assert "map, seed 1: done" in said
     assert "map" in board
     assert printed == ""
+
+
+@pytest.mark.parametrize(
+    ("first", "status", "sentence"),
+    [
+        ("", 2, "process 0 of 2 could not join the others at 127.0.0.1:1 within 50 s: start all of them"),
+        ("import os; os.write(int(os.environ['HMCVI_WORKER_PIPES'].split()[1]), b'1')", 1, "because another of them"),
+    ],
+)
+def test_a_worker_that_jax_aborts_tells_others_that_never_came_from_others_that_went(
+    first, status, sentence, tmp_path, monkeypatch, capsys
+):
+    worker = tmp_path / "worker"  # which ends as JAX ends one
+    worker.write_text(f"#!{sys.executable}\n{first}\nimport os, signal\nos.kill(os.getpid(), signal.SIGABRT)\n")
+    worker.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(worker))
+    assert supervise(Place("127.0.0.1:1", 2, 0), ["compare"], "start again") == status
+    assert sentence in capsys.readouterr().err
 
 
 def test_a_place_that_cannot_be_is_said_before_anything_begins(tmp_path):
