@@ -93,8 +93,7 @@ def compare(
         if folder is not None:
             _run(experiment, folder, loaded, left_out, figures=figures, say=say, quiet=quiet)
         else:
-            for seed, (data, _) in loaded.items():
-                Runner(experiment, seed, data, None, Console(quiet=True), quiet=True).help()
+            _help(experiment, loaded)
     return path
 
 
@@ -246,6 +245,19 @@ def _run(
             say.print(f"no figure {stem}: {reason}")
     page = write_report(folder.path)
     say.print(f"\nposteriors, tables and figures: {folder.path}\nreport: {page}")
+    _raise(failures)
+
+
+def _help(experiment: Experiment, loaded: Mapping[int, tuple[Dataset, list[OODSet]]]) -> None:
+    """Make the fits of all seeds that another process makes and scores, and fail as it does."""
+    failures: dict[str, FitError] = {}
+    for seed, (data, _) in loaded.items():
+        Runner(experiment, seed, data, None, Console(quiet=True), quiet=True).help(failures)
+    _raise(failures)
+
+
+def _raise(failures: Mapping[str, FitError]) -> None:
+    """Raise FitError where methods failed."""
     if failures:
         raise FitError("; ".join(map(str, failures.values())))
 

@@ -248,8 +248,17 @@ def run(options: argparse.Namespace) -> int:
     place = distributed.find_place(options, os.environ)
     if place is None:
         return _run(options, None)
+    from jax.errors import JaxRuntimeError
+
+    from hmcvi.inference import FitError
+
     try:
-        status = _run(options, place)
+        try:
+            status = _run(options, place)
+        except FitError:
+            with contextlib.suppress(JaxRuntimeError):  # what failed says more than who did not answer
+                distributed.leave()  # every process came to it: none is to take it for the end of another
+            raise
         distributed.leave()
         return status
     except Exception as error:

@@ -35,8 +35,9 @@ __all__ = [
 
 GOES_ON = "start all processes again with the same commands, and the run goes on from what was last kept in its folder"
 
-WORKER = "HMCVI_WORKER_PIPE"
-"""Holds, in a worker's environment, the pipe whose end says that nobody waits for it any more."""
+WORKER = "HMCVI_WORKER_PIPES"
+"""Holds, in a worker's environment, two pipes: one whose end says that nobody waits for it any more, and one that it
+writes a byte to once it has joined the others."""
 
 HEARTBEAT_SECONDS = 20
 """Silence after which JAX holds a process for dead: one that was stopped, or whose network is gone. One that was killed
@@ -49,11 +50,11 @@ ENDING_SECONDS = 2.0
 """What process 0, by which all are in touch, gives the others to end by themselves where all end early."""
 
 LOST = re.compile(
-    r"gloo|nccl|coordination service|distributed service|UNAVAILABLE|DEADLINE_EXCEEDED|connection (reset|closed)|"
-    r"heartbeat|barrier",
+    r"\b(gloo\b|nccl)|coordination service|distributed service|UNAVAILABLE|DEADLINE_EXCEEDED|"
+    r"connection (reset|closed)|heartbeat|barrier",
     re.IGNORECASE,
 )
-"""What JAX's errors say where another process does not answer."""
+"""What JAX's own errors say where another process does not answer; those of collectives are of that kind too."""
 
 LAUNCHERS = {
     "SLURM": ("SLURM_NTASKS", "SLURM_PROCID"),
@@ -180,12 +181,18 @@ def supervise(place: Place, arguments: Sequence[str], going_on: str) -> int:
         going_on: how the run goes on.
     """
     held, closing = os.pipe()
+    joined, joining = os.pipe()
     command = [sys.executable, "-m", "hmcvi.benchmarks.cli", *arguments]
     # a group of its own: a terminal's Ctrl-C then comes once, from here
     worker = subprocess.Popen(
-        command, env=os.environ | {WORKER: str(held)}, pass_fds=[held], process_group=0, stdin=subprocess.DEVNULL
+        command,
+        env=os.environ | {WORKER: f"{held} {joining}"},
+        pass_fds=[held, joining],
+        process_group=0,
+        stdin=subprocess.DEVNULL,
     )
     os.close(held)
+    os.close(joining)
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -194,18 +201,25 @@ def supervise(place: Place, arguments: Sequence[str], going_on: str) -> int:
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         status = worker.wait()
+        os.set_blocking(joined, False)  # what the worker began may hold its end still
+        try:
+            has_joined = bool(os.read(joined, 1))
+        except BlockingIOError:
+            has_joined = False
     finally:
         os.close(closing)
+        os.close(joined)
         for number, handler in before.items():
             signal.signal(number, handler)
     if status >= 0:
         return status
     name = signal.Signals(-status).name
-    if -status == signal.SIGABRT:  # JAX ends it so where the others are gone
-        print(f"hmcvi: error: {lost_sentence(place, going_on)}", file=sys.stderr)
-    else:
+    if -status != signal.SIGABRT:
         print(f"hmcvi: error: {place} was ended by {name}; {going_on}", file=sys.stderr)
-    return 1
+        return 1
+    # JAX ends it so where the others are gone, or have not come
+    print(f"hmcvi: error: {lost_sentence(place, going_on) if has_joined else absent_sentence(place)}", file=sys.stderr)
+    return 1 if has_joined else 2
 
 
 def lost_sentence(place: Place, going_on: str) -> str:
@@ -213,11 +227,32 @@ def lost_sentence(place: Place, going_on: str) -> str:
     return f"{place} stopped, because another of them ended or does not answer (its own messages say more); {going_on}"
 
 
+def absent_sentence(place: Place, reason: str = "") -> str:
+    """Return what is said where the others did not come; `reason` is what JAX said of it."""
+    where = place.coordinator or "the launcher's address"
+    return (
+        f"{place} could not join the others at {where} within {JOIN_SECONDS} s{f' ({reason})' if reason else ''}: "
+        "start all of them, with one --coordinator that they can reach"
+    )
+
+
 def is_lost(error: BaseException) -> bool:
-    """Return whether an error says that another process does not answer."""
+    """Return whether an error of JAX, or one that it led to, says that another process does not answer.
+
+    An error with a sentence of its own says what is wrong, whatever led to it.
+    """
+    from jax.errors import JaxRuntimeError
+
+    from hmcvi.inference import FitError
+
+    from .options import UsageError
+    from .raw import DataError
+
+    if isinstance(error, UsageError | DataError | FitError | OSError):
+        return False
     chain: BaseException | None = error
     while chain is not None:
-        if LOST.search(str(chain)):
+        if isinstance(chain, JaxRuntimeError) and LOST.search(str(chain)):
             return True
         chain = chain.__cause__ or chain.__context__
     return False
@@ -247,11 +282,9 @@ def begin(place: Place) -> None:
             shutdown_timeout_seconds=HEARTBEAT_SECONDS,
         )
     except (RuntimeError, ValueError) as error:
-        where = place.coordinator or "the launcher's address"
-        raise UsageError(
-            f"{place} could not join the others at {where} within {JOIN_SECONDS} s "
-            f"({str(error).splitlines()[0][:200]}): start all of them, with one --coordinator that they can reach"
-        ) from error
+        raise UsageError(absent_sentence(place, str(error).partition("\n")[0][:200])) from error
+    if is_worker():
+        os.write(_pipes()[1], b"1")
 
 
 def leave() -> None:
@@ -272,14 +305,20 @@ def end(status: int) -> None:
     os._exit(status)
 
 
+def _pipes() -> tuple[int, int]:
+    """Return this worker's pipes: to read where nobody waits any more, and to write to once it has joined."""
+    held, joining = os.environ[WORKER].split()
+    return int(held), int(joining)
+
+
 def _end_with_whoever_waits() -> None:
     """End this process where the one that waits for it is gone: nobody would hear it, or could stop it."""
-    held = os.environ.get(WORKER)
-    if held is None:
+    if not is_worker():
         return
+    held, _ = _pipes()
 
     def watch() -> None:
-        os.read(int(held), 1)
+        os.read(held, 1)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

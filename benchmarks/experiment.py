@@ -45,7 +45,7 @@ from . import datasets, memory, ood
 from .budget import Budget
 from .cost import gradient_operations
 from .datasets import Dataset
-from .layout import mesh_shape
+from .layout import check_mesh, mesh_shape
 from .ood import OODSet
 from .options import UsageError, check_name, parse_options
 from .raw import Raw, Task
@@ -387,6 +387,7 @@ class Experiment:
             model = self.configure_model(data)
             sites, _ = latent_sites(model, x, y)
             check_targets(model, x, y)
+            check_mesh(self, model, x, y)
             held = {}
             for name in self.asked:
                 method = self.method(name)

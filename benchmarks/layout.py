@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 from jax.sharding import Mesh
 
+from hmcvi.inference.base import Model
 from hmcvi.inference.chains import Sampler
+from hmcvi.inference.division import divide, serves_mesh
 from hmcvi.inference.mesh import fit_mesh
+from hmcvi.inference.training import Training
 
 from .options import UsageError
 
 if TYPE_CHECKING:
     from .experiment import Experiment
 
-__all__ = ["make_mesh", "mesh_shape"]
-
-METHODS_OVER_MESH = ("laplace",)
-"""Methods that no mesh serves: their Hessian is of all rows at once."""
+__all__ = ["check_mesh", "make_mesh", "mesh_shape"]
 
 
 def mesh_shape(experiment: Experiment) -> tuple[int, int] | None:
@@ -33,14 +33,9 @@ def mesh_shape(experiment: Experiment) -> tuple[int, int] | None:
             raise UsageError("--rows-across-processes says how rows are divided: give --shard-rows N too")
         return None
     methods = {name: experiment.method(name) for name in experiment.asked}
-    for name in methods:
-        if name in METHODS_OVER_MESH:
+    for name, method in methods.items():
+        if not all(map(serves_mesh, _with_starts(method))):
             raise UsageError(f"{name} cannot be fitted over a mesh: leave it out, or run it by itself")
-    if experiment.model == "gp" and (rows or 1) > 1:
-        raise UsageError(
-            f"--shard-rows {rows}: the rows of a Gaussian process depend on each other and cannot be divided; leave "
-            "it out, chains are divided by --chains-per-device alone"
-        )
     chains = {name: method.num_chains for name, method in methods.items() if isinstance(method, Sampler)}
     if per_device is None:
         return 1, rows or 1
@@ -58,6 +53,41 @@ def mesh_shape(experiment: Experiment) -> tuple[int, int] | None:
             "num_chains=... with the sampler's options"
         )
     return number // per_device, rows or 1
+
+
+def check_mesh(experiment: Experiment, model: Model, x: Any, y: Any) -> None:
+    """Raise ValueError where the mesh cannot serve this model, these rows or a method; nothing is computed.
+
+    Arguments:
+        experiment: what is asked for; without a mesh, all is well.
+        model: the configured model.
+        x: training inputs (row, feature...).
+        y: targets (row,).
+    """
+    shape = mesh_shape(experiment)
+    if shape is None:
+        return
+    try:
+        division = divide(*shape, x, y)
+        if division.num_row_shards > 1:
+            division.check_independent(model)
+    except ValueError as error:
+        raise UsageError(f"--shard-rows {experiment.shard_rows}: {error}") from error
+    for name in experiment.asked:
+        for method in _with_starts(experiment.method(name)):
+            try:
+                if isinstance(method, Sampler):
+                    method.check_division(model, division)
+                elif isinstance(method, Training):
+                    method.check_model(model, *division.head, division)
+            except ValueError as error:
+                raise UsageError(f"{name}: {error}") from error
+
+
+def _with_starts(method: Any) -> list[Any]:
+    """Return the method, and those that are fitted before it for it to start from."""
+    start = getattr(method, "start", None)
+    return [method, *(_with_starts(start) if hasattr(start, "fit") else [])]
 
 
 def make_mesh(experiment: Experiment) -> Mesh | None:

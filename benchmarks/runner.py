@@ -78,9 +78,9 @@ class Runner:
             rows += budget_rows(self.seed, name, share, record, evaluation.rows, self.data.scored_on)
         return rows
 
-    def help(self) -> None:
-        """Make the fits that another process makes and scores, in its order."""
-        for name in self.fit_all({}):
+    def help(self, failures: dict[str, FitError]) -> None:
+        """Make the fits that another process makes and scores, in its order; `failures` as of `fit_all`."""
+        for name in self.fit_all(failures):
             for share in SHARES if self.experiment.budget is not None else ():
                 with contextlib.suppress(FitError):
                     self._fit(name, share)

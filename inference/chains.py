@@ -16,6 +16,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 from .base import Fit, FitError, Model, as_floats, check_allowances, is_count, latent_sites
 from .checkpoint import Checkpoint, Kept
+from .division import Division
 from .processes import agreed
 from .progress import Progress, next_length
 from .spread import Spread
@@ -137,7 +138,7 @@ class Sampler:
         given, x, rows = x, as_floats(x), len(x)  # once: every gradient reads all rows
         head = x, y
         if spread is not None:
-            self._check_spread(model, spread)
+            self.check_division(model, spread.division)
             x, y, rows = as_floats(spread.x), spread.y, spread.num_rows
         chains = self.start(jax.random.split(key, self.num_chains), model, x, y, spread)
         total = chains.num_warmup + self.num_draws
@@ -227,15 +228,15 @@ class Sampler:
             return "parallel"
         return "sequential" if jax.default_backend() == "cpu" else "vectorized"
 
-    def _check_spread(self, model: Model, spread: Spread) -> None:
+    def check_division(self, model: Model, division: Division) -> None:
         """Raise ValueError where the chains or the rows cannot be divided over a mesh."""
-        if self.num_chains % spread.num_chain_shards:
+        if self.num_chains % division.num_chain_shards:
             raise ValueError(
-                f"{self.num_chains} chains of {self.name} cannot be divided over {spread.num_chain_shards} chain "
+                f"{self.num_chains} chains of {self.name} cannot be divided over {division.num_chain_shards} chain "
                 "shards: give a multiple of that as num_chains, or another mesh"
             )
-        if spread.num_row_shards > 1:
-            spread.check_independent(model)
+        if division.num_row_shards > 1:
+            division.check_independent(model)
 
     def _tuning_steps(self, seconds_per_step: float) -> int:
         """Return the steps of a tuning ahead of all draws: under an allowance it may take half of it.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import json
 import os
 import time
@@ -17,6 +16,7 @@ from .base import Fit, FitError, Method, Model
 from .checkpoint import Checkpoint
 from .checks import check_data, check_rows
 from .describe import describe
+from .division import serves_mesh
 from .identity import identity_of
 from .mesh import shard_rows
 from .processes import same_everywhere, together
@@ -127,7 +127,7 @@ def _spread(
     def checked() -> tuple[Any, Any]:
         rows: tuple[Any, Any] = check_rows(x, y)
         check_request(key, model, *rows, method)
-        if "spread" not in inspect.signature(method.fit).parameters:
+        if not serves_mesh(method):
             raise ValueError(f"{method.name} cannot be fitted over a mesh: leave mesh=None, or give another method")
         return rows
 

@@ -21,8 +21,8 @@ from .base import Fit, FitError, Model, is_count, latent_sites
 from .checkpoint import Checkpoint
 from .density import log_joint, log_prior
 from .descend import Problem, best_of, descend, restart_keys
+from .division import Division
 from .progress import Progress
-from .spread import Spread
 from .start import Beginning
 from .training import Training, check_memory
 
@@ -82,9 +82,9 @@ class Laplace(Training):
         """What the loss trace holds."""
         return "negative log joint"
 
-    def check_model(self, model: Model, x: jax.Array, y: jax.Array, spread: Spread | None = None) -> None:
+    def check_model(self, model: Model, x: jax.Array, y: jax.Array, division: Division | None = None) -> None:
         """Raise ValueError where this model cannot be fitted: nothing is computed."""
-        super().check_model(model, x, y, spread)
+        super().check_model(model, x, y, division)
         sites, _ = latent_sites(model, x, y)
         check_memory(self.name, sites, lambda n: COPIES * n * n, "take svi-lowrank or svi, or a smaller model")
 

@@ -15,8 +15,9 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 
-from .processes import gathered, same_everywhere, together
-from .spread import CHAIN, HEAD_ROWS, ROW, ROWS, MarkedRows, Spread
+from .division import HEAD_ROWS, part_edges
+from .processes import ElsewhereError, gathered, same_everywhere, together
+from .spread import CHAIN, ROW, ROWS, MarkedRows, Spread
 
 __all__ = ["fit_mesh", "shard_rows"]
 
@@ -93,14 +94,7 @@ def shard_rows(mesh: Mesh, x: np.ndarray, y: np.ndarray, *, own_rows: bool = Fal
     same_everywhere("the type or the shape of rows", f"{x.dtype} {x.shape[1:]} {y.dtype}")
     among = held if own_rows else range(shards)
 
-    def enough() -> None:
-        if len(x) < len(among):
-            raise ValueError(
-                f"{len(x)} rows cannot be divided over {len(among)} devices: give a mesh of fewer row shards"
-            )
-
-    together(enough)
-    edges = np.linspace(0, len(x), len(among) + 1).astype(int)
+    edges = together(lambda: part_edges(len(x), len(among)))
     parts = {j: slice(first, end) for j, first, end in zip(among, edges[:-1], edges[1:], strict=True)}
     digests = np.zeros((shards, 16), np.uint8)
     sizes = np.full(shards, -1, np.int32)
@@ -112,7 +106,7 @@ def shard_rows(mesh: Mesh, x: np.ndarray, y: np.ndarray, *, own_rows: bool = Fal
         holders = np.flatnonzero(all_sizes[:, j] >= 0)
         for other in holders[1:]:
             if (all_digests[other, j] != all_digests[holders[0], j]).any():
-                raise ValueError(
+                raise ElsewhereError(
                     f"processes {holders[0]} and {other} were given different rows where they share them: "
                     + ("give both the same" if own_rows else "give every process all rows, in one order")
                 )

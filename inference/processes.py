@@ -19,7 +19,7 @@ __all__ = ["ElsewhereError", "agreed", "any_of", "from_first", "gathered", "is_f
 
 
 class ElsewhereError(ValueError):
-    """Another process cannot do what was asked; the sentence is its own."""
+    """Processes cannot do together what was asked: another cannot, and the sentence is its own, or they differ."""
 
 
 def is_first() -> bool:
@@ -54,7 +54,7 @@ def from_first(make: Callable[[], bytes]) -> bytes:
 
 
 def same_everywhere(what: str, digest: str) -> None:
-    """Raise ValueError where processes differ in what must be the same.
+    """Raise ElsewhereError where processes differ in what must be the same.
 
     Arguments:
         what: what it is, in words that begin a sentence.
@@ -65,7 +65,7 @@ def same_everywhere(what: str, digest: str) -> None:
     mine = np.frombuffer(hashlib.sha256(digest.encode()).digest()[:16], np.uint8)
     differs = np.flatnonzero((np.asarray(gathered(mine)) != np.asarray(gathered(mine))[0]).any(1))
     if len(differs):
-        raise ValueError(
+        raise ElsewhereError(
             f"{what} of process {differs[0]} and of process 0 differ: start every process with the same request, "
             "versions and kind of processor"
         )

@@ -17,17 +17,15 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpyro import handlers
 from numpyro.primitives import Messenger
 
-from .base import Model, minibatches
+from .base import Model
+from .division import Division
 
-__all__ = ["CHAIN", "HEAD_ROWS", "ROW", "ROWS", "MarkedRows", "Spread", "mean_over_devices", "place_of_device"]
+__all__ = ["CHAIN", "ROW", "ROWS", "MarkedRows", "Spread", "mean_over_devices", "place_of_device"]
 
 CHAIN, ROW = "chain", "row"
 """Axes of a mesh."""
 
 CHAINS, ROWS, WHOLE = PartitionSpec(CHAIN), PartitionSpec(ROW), PartitionSpec()
-
-HEAD_ROWS = 128
-"""Rows that a model of independent rows is looked at with, and that a start must have a finite log joint on."""
 
 
 class MarkedRows(NamedTuple):
@@ -91,6 +89,11 @@ class Spread:
         """Rows with those that stand for none."""
         return self.x.shape[0]
 
+    @property
+    def division(self) -> Division:
+        """The numbers of the mesh and of the rows on it."""
+        return Division(self.num_chain_shards, self.num_row_shards, self.num_rows, self.padded_rows, self.head)
+
     def __str__(self) -> str:
         return f"mesh {self.num_chain_shards}x{self.num_row_shards}"
 
@@ -118,15 +121,7 @@ class Spread:
 
     def check_independent(self, model: Model) -> None:
         """Raise ValueError where rows cannot be divided, because the likelihood is not a product over them."""
-        x, y = self.head
-        try:
-            minibatches(model, x[:2], y[:2], 1)
-        except ValueError as error:
-            reason = str(error).partition(": ")[2].partition("; pass batch_size")[0] or str(error)
-            raise ValueError(
-                f"the rows of this model cannot be divided over {self.num_row_shards} devices, as they depend on each "
-                f"other ({reason}): give a mesh of one row shard, over which chains are divided alone"
-            ) from None
+        self.division.check_independent(model)
 
     def of_all_rows(self, model: Model) -> Model:
         """Return the model whose density, in a program over the mesh, is that of all rows; its gradient too.
@@ -137,41 +132,8 @@ class Spread:
         return model if self.num_row_shards == 1 else functools.partial(_with_rows_of_all, model)
 
     def minibatches(self, model: Model, batch_size: int | None) -> tuple[Model, int]:
-        """Return the model as a device calls it on its part of a minibatch, and the rows of all parts together.
-
-        The mean of the devices' estimates, each as if its rows were the only ones, is that of the whole minibatch: so
-        the likelihood of b rows is scaled by padded rows / b.
-        """
-        x, y = self.head
-        workers = self.mesh.size
-        if self.num_row_shards == 1:
-            whole, size = minibatches(model, x, y, batch_size)
-            if size == self.num_rows:
-                return whole, size
-        else:
-            self.check_independent(model)
-        if batch_size is not None and not 1 <= batch_size <= self.num_rows:
-            raise ValueError(
-                f"batch_size={batch_size} and the data have {self.num_rows} rows: give a number from 1 to "
-                f"{self.num_rows}"
-            )
-        scaled = functools.partial(model, num_rows=self.padded_rows)
-        if batch_size == self.num_rows or (batch_size is None and self.num_rows <= HEAD_ROWS):
-            return scaled, self.num_rows
-        if batch_size is not None and batch_size % workers:
-            raise ValueError(
-                f"batch_size={batch_size} cannot be divided over {workers} devices: give a multiple of {workers}"
-            )
-        own = batch_size // workers if batch_size is not None else max(1, round(HEAD_ROWS / workers))
-        most = self.padded_rows // self.num_row_shards // self.num_chain_shards
-        if own > most:
-            if batch_size is not None:
-                raise ValueError(
-                    f"batch_size={batch_size} over {workers} devices and {self.num_rows} rows: give at most "
-                    f"{most * workers}, or None"
-                )
-            own = max(most, 1)
-        return scaled, own * workers
+        """Return the model as a device calls it on its part of a minibatch, and the rows of all parts together."""
+        return self.division.minibatches(model, batch_size)
 
     # --- programs
 

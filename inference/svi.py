@@ -29,6 +29,7 @@ from .base import Fit, Model, as_floats, latent_sites
 from .checkpoint import Checkpoint
 from .density import normal_log_density, unconstrain
 from .descend import Problem, best_of, descend, restart_keys
+from .division import Division
 from .flow import AutoFlow
 from .progress import Progress
 from .spread import Spread
@@ -85,9 +86,9 @@ class SVI(Training):
         guide = _unwrapped(self.guide)[0]
         return NAMES.get(guide) or f"svi-{getattr(guide, '__name__', 'guide').removeprefix('Auto').lower()}"
 
-    def check_model(self, model: Model, x: jax.Array, y: jax.Array, spread: Spread | None = None) -> None:
+    def check_model(self, model: Model, x: jax.Array, y: jax.Array, division: Division | None = None) -> None:
         """Raise ValueError where this model cannot be fitted: nothing is computed."""
-        super().check_model(model, x, y, spread)
+        super().check_model(model, x, y, division)
         if inspect.isclass(self.guide) and issubclass(self.guide, AutoLaplaceApproximation):
             raise ValueError(
                 "SVI got guide=AutoLaplaceApproximation, which takes its Hessian from one minibatch: use Laplace(), "
@@ -108,7 +109,7 @@ class SVI(Training):
         spread: Spread | None = None,
     ) -> Fit:
         """Fit the guide and draw from it; see `hmcvi.inference.fit`."""
-        self.check_model(model, x, y, spread)
+        self.check_model(model, x, y, None if spread is None else spread.division)
         sites, _ = latent_sites(model, x, y)
         mean_field = self.guide is AutoNormal
         elbo = TraceMeanField_ELBO(self.num_particles) if mean_field else _OrderedELBO(self.num_particles)

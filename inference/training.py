@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from .base import Fit, Method, Model, check_allowances, is_count, minibatches
-from .spread import Spread
+from .division import Division
 
 __all__ = ["FanIn", "Plan", "Schedule", "Start", "Training", "check_memory", "check_variational"]
 
@@ -156,12 +156,12 @@ class Training:
         """What the loss trace holds."""
         return "negative ELBO"
 
-    def check_model(self, model: Model, x: jax.Array, y: jax.Array, spread: Spread | None = None) -> None:
+    def check_model(self, model: Model, x: jax.Array, y: jax.Array, division: Division | None = None) -> None:
         """Raise ValueError where this model cannot be fitted, over a mesh if there is one: nothing is computed."""
-        if spread is None:
+        if division is None:
             minibatches(model, x, y, self.batch_size)
         else:
-            spread.minibatches(model, self.batch_size)
+            division.minibatches(model, self.batch_size)
 
     def transformation(self) -> optax.GradientTransformation:
         """Return the optimiser at a learning rate of 1, behind the clipping."""

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import psutil
 import pytest
 from numpyro.diagnostics import effective_sample_size
 
+from hmcvi.benchmarks.distributed import Place, supervise
 from hmcvi.inference import load_datatree
 
 from .mesh_program import ROWS
@@ -114,10 +116,15 @@ REQUEST += ["--nuts", "num_warmup=120", "num_draws=80", "num_chains=2"]
 REQUEST += ["--chains-per-device", "1", "--shard-rows", "2", "--rows-across-processes"]
 
 
-def begin(out: Path) -> list[subprocess.Popen[str]]:
+# the first method's loss is not finite at the first seed, the second goes well
+FAILING = ["--data", "wine", "--methods", "bbb", "map", "--seeds", "0", "1", "--ood", "--no-figures", "--quick"]
+FAILING += ["--bbb", "learning_rate=1e30", "--shard-rows", "2"]
+
+
+def begin(out: Path, request: Sequence[str] = REQUEST) -> list[subprocess.Popen[str]]:
     """Begin both processes of a run."""
     address = f"127.0.0.1:{free_port()}"
-    command = [sys.executable, "-m", "hmcvi.benchmarks.cli", "compare", *REQUEST, "--out", str(out)]
+    command = [sys.executable, "-m", "hmcvi.benchmarks.cli", "compare", *request, "--out", str(out)]
     place = ["--coordinator", address, "--num-processes", "2", "--process-id"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return [subprocess.Popen([*command, *place, str(i)], **pipes) for i in (0, 1)]
@@ -182,6 +189,36 @@ def test_where_a_process_dies_the_other_stops_and_the_same_commands_end_in_the_s
     for name, draws in one["posterior"].data_vars.items():
         np.testing.assert_array_equal(draws.values, other["posterior"][name].values)
     assert json.loads((whole / "config.json").read_text())["shard_rows"] == 2
+
+
+def test_a_method_that_fails_is_left_out_at_all_seeds_in_every_process(tmp_path):
+    (first, board, said), (second, printed, helped) = end(begin(tmp_path / "out", FAILING), 300)
+    assert (first, second) == (1, 1), said + helped
+    for text in (said, helped):
+        assert "hmcvi: error: bbb, seed 0: the loss became" in text
+        assert "bbb, seed 1" not in text
+        assert "another of them ended" not in text
+    assert "map, seed 1: done" in said
+    assert "map" in board
+    assert printed == ""
+
+
+@pytest.mark.parametrize(
+    ("first", "status", "sentence"),
+    [
+        ("", 2, "process 0 of 2 could not join the others at 127.0.0.1:1 within 50 s: start all of them"),
+        ("import os; os.write(int(os.environ['HMCVI_WORKER_PIPES'].split()[1]), b'1')", 1, "because another of them"),
+    ],
+)
+def test_a_worker_that_jax_aborts_tells_others_that_never_came_from_others_that_went(
+    first, status, sentence, tmp_path, monkeypatch, capsys
+):
+    worker = tmp_path / "worker"  # which ends as JAX ends one
+    worker.write_text(f"#!{sys.executable}\n{first}\nimport os, signal\nos.kill(os.getpid(), signal.SIGABRT)\n")
+    worker.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(worker))
+    assert supervise(Place("127.0.0.1:1", 2, 0), ["compare"], "start again") == status
+    assert sentence in capsys.readouterr().err
 
 
 def test_a_place_that_cannot_be_is_said_before_anything_begins(tmp_path):

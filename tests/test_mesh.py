@@ -15,11 +15,12 @@ import pytest
 from numpyro.diagnostics import effective_sample_size
 from numpyro.infer.util import potential_energy
 
-from hmcvi.benchmarks.distributed import Place, find_place
+from hmcvi.benchmarks.distributed import Place, find_place, is_lost
 from hmcvi.benchmarks.experiment import Experiment
 from hmcvi.benchmarks.layout import make_mesh, mesh_shape
 from hmcvi.benchmarks.options import UsageError
-from hmcvi.inference import NUTS, SVI, Laplace, fit
+from hmcvi.benchmarks.raw import DataError
+from hmcvi.inference import NUTS, SVI, FitError, Laplace, fit
 from hmcvi.inference.mesh import fit_mesh, shard_rows
 from hmcvi.inference.spread import MarkedRows
 from hmcvi.models import gp
@@ -182,9 +183,9 @@ def test_a_batch_size_beyond_the_rows_is_refused(batch_size, sentence):
 
 
 def test_chains_that_cannot_be_divided_are_refused():
-    spread = SimpleNamespace(num_chain_shards=3, num_row_shards=1)
+    division = SimpleNamespace(num_chain_shards=3, num_row_shards=1)
     with pytest.raises(ValueError, match="4 chains of nuts cannot be divided over 3 chain shards"):
-        NUTS()._check_spread(linear_regression, spread)
+        NUTS().check_division(linear_regression, division)
 
 
 # --- the command's request
@@ -229,6 +230,41 @@ def test_a_place_that_cannot_be_is_refused_in_a_sentence(given, environment, sen
         find_place(SimpleNamespace(**(NONE | given)), environment)
 
 
+# as JAX words it, of a collective and of a barrier
+LOST_BY_JAX = (
+    "UNKNOWN: Gloo all-reduce failed: [gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:4242",
+    "DEADLINE_EXCEEDED: Barrier timed out. Id: all processes are done::1",
+)
+
+
+@pytest.mark.parametrize("said", LOST_BY_JAX)
+def test_what_jax_says_of_processes_that_do_not_answer_is_told_apart(said):
+    lost = jax.errors.JaxRuntimeError(said)
+    assert is_lost(lost)
+    led_to = RuntimeError("the fit could not go on")
+    led_to.__cause__ = lost
+    assert is_lost(led_to)
+    refused = UsageError("could not join the others")
+    refused.__cause__ = lost
+    assert not is_lost(refused)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UsageError("igloo.csv has no column price"),
+        DataError("heartbeat.npz has no array x"),
+        FileNotFoundError("barrier.csv"),
+        ConnectionResetError("connection reset by peer"),
+        FitError("barrier: the loss became nan"),
+        RuntimeError("barrier"),
+        jax.errors.JaxRuntimeError("INTERNAL: igloo.csv has no column price"),
+    ],
+)
+def test_an_error_that_speaks_of_something_else_is_no_lost_process(error):
+    assert not is_lost(error)
+
+
 @pytest.mark.parametrize(
     ("given", "shape"),
     [
@@ -248,7 +284,6 @@ def test_an_experiment_lays_its_mesh_out(given, shape):
     [
         ({"chains_per_device": 3}, "4 chains cannot be divided so; give a divisor of 4"),
         ({"chains_per_device": 0}, "chains per device 0: give a whole number of at least 1"),
-        ({"shard_rows": 2, "model": "gp"}, "rows of a Gaussian process depend on each other"),
         ({"shard_rows": 2, "methods": ("laplace",)}, "laplace cannot be fitted over a mesh"),
         ({"chains_per_device": 1, "methods": ("svi",)}, "svi have no chains"),
         ({"rows_across_processes": True}, "give --shard-rows N too"),
@@ -261,6 +296,33 @@ def test_an_experiment_lays_its_mesh_out(given, shape):
 def test_a_mesh_that_an_experiment_cannot_have_is_refused(given, sentence):
     with pytest.raises(UsageError, match=sentence):
         Experiment(**given)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"model": "sgp"}, "--shard-rows 3: the rows of this model cannot be divided .* as they depend on each other"),
+        ({"model": "gp"}, "--shard-rows 3: the rows of this model cannot be divided .* as they depend on each other"),
+        (
+            {"methods": ("map", "bbb"), "options": {"bbb": ("batch_size=32",)}},
+            "bbb: batch_size=32 cannot be divided over 3 devices: give a multiple of 3",
+        ),
+        ({"shard_rows": 143}, "--shard-rows 143: 142 rows cannot be divided over 143 devices"),
+    ],
+)
+def test_a_mesh_that_cannot_serve_the_data_or_a_method_is_refused_before_any_fit(given, sentence):
+    experiment = Experiment(**({"data": "wine", "ood": (), "methods": ("map",), "shard_rows": 3} | given))
+    data, _ = experiment.load(0)
+    with pytest.raises(UsageError, match=sentence):
+        experiment.check(data)
+
+
+def test_a_mesh_that_can_is_not_refused():
+    options = {"bbb": ("batch_size=33",), "svi": ("start=map:50",)}
+    experiment = Experiment(data="wine", ood=(), methods=("map", "bbb", "svi"), shard_rows=3, options=options)
+    experiment.check(experiment.load(0)[0])
+    chains = Experiment(data="wine", ood=(), model="gp", methods=("nuts",), chains_per_device=2)
+    chains.check(chains.load(0)[0])
 
 
 def test_too_few_devices_are_said_before_anything_is_fitted():
