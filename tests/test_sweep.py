@@ -399,7 +399,7 @@ def test_an_interrupt_ends_every_worker_and_says_how_to_go_on(tmp_path: Path) ->
         (["--scheduler", "tcp://here:1"], "--scheduler is Dask's, and the executor is local: add --executor dask"),
         (["--slurm", "partition=short"], "--slurm is for jobs of SLURM, and the executor is local"),
         (["--by-method"], "--by-method fits each of --methods apart: name them"),
-        (["--require-converged", "--methods", "map"], "--require-converged asks for a converged nuts"),
+        (["--require-converged", "--methods", "map"], "--require-converged asks for a converged sampler"),
         (["--executor", "ray"], "invalid choice: 'ray'"),
     ],
 )
