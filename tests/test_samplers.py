@@ -132,7 +132,7 @@ class Independent(Sampler):
     def name(self):
         return "independent"
 
-    def start(self, chain_keys, model, x, y):
+    def start(self, chain_keys, model, x, y, spread=None):
         def draw(state, x, y):
             key, key_noise = jax.random.split(state.key)
             z = {"out.kernel": jax.random.normal(key_noise, (3, 1))}
