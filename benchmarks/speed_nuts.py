@@ -183,7 +183,11 @@ def blackjax_nuts(probes: Probes, *, warmup: int, cap: float, block: int, most: 
         def advance(key: jax.Array, begun: Any) -> Any:
             state, parameters = begun
             kernel = blackjax.nuts(density, **parameters).step
-            step = lambda state, key: (kernel(key, state)[0],) * 2  # noqa: E731
+
+            def step(state: Any, key: jax.Array) -> tuple[Any, Any]:
+                following, _ = kernel(key, state)
+                return following, following
+
             state, states = lax.scan(step, state, jax.random.split(key, block))
             return (state, parameters), states.position
 
