@@ -1,4 +1,4 @@
-"""The atlas: every bundled data set, every model that fits it, all methods, three seeds: `make atlas`.
+"""The atlas: every bundled data set, every model made for it, the methods, three seeds: `make atlas`.
 
 Each cell of `atlas.toml`, a data set and a model, is one `hmcvi compare`, run as the cells of a sweep are: in a process
 of its own on one core. Cells that are finished are not run again, and one that fails does not stop the rest.

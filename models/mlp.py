@@ -8,6 +8,7 @@ import jax
 
 from .layers import dense, flatten
 from .likelihoods import Activation, activation_function, observe, output_width
+from .ops import rows_last
 from .priors import Prior
 
 __all__ = ["mlp"]
@@ -61,6 +62,8 @@ def mlp(
     activate = activation_function(activation)
     features = output_width(likelihood, num_classes)
     hidden = flatten(x)
+    if y is not None and num_rows is None:  # a minibatch is read once: laying it out anew would cost more than it saves
+        hidden = rows_last(hidden)
     for i, width in enumerate(widths):
         hidden = activate(dense(f"hidden_{i}", hidden, width, prior=prior))
     outputs = dense("out", hidden, features, prior=prior)

@@ -35,12 +35,14 @@ def only(data):
 def test_every_bundled_data_set_has_every_model_that_fits_it():
     cells = {cell.name: cell for cell in atlas.read_atlas().cells}
     images = {"digits"}
-    wanted = {f"{data}-{model}" for data in bundled.BUNDLED for model in MODELS if model != "cnn" or data in images}
+    models = set(MODELS) - {"hsgp", "sgp"}  # approximations of gp for more rows than any bundled data set has
+    wanted = {f"{data}-{model}" for data in bundled.BUNDLED for model in models if model != "cnn" or data in images}
     assert set(cells) == wanted
+    methods = set(METHODS) - {"mams"}  # as exact as nuts and hmc, and slower: nothing new to compare
     # A method may be left out where it is another one under a second name, or cannot run: the note says so.
     for cell in cells.values():
-        assert set(cell.methods) <= set(METHODS)
-        assert set(cell.methods) == set(METHODS) or cell.note, cell.name
+        assert set(cell.methods) <= methods
+        assert set(cell.methods) == methods or cell.note, cell.name
 
 
 def test_a_cells_own_options_come_last(tmp_path):
