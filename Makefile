@@ -40,7 +40,7 @@ growth: $(READY)
 	$(BIN)/python -m hmcvi.benchmarks.growth --publish benchmarks/results/growth $(ARGS)
 
 scaling: $(READY)
-	$(BIN)/python -m hmcvi.benchmarks.scaling $(ARGS)
+	$(BIN)/python -m hmcvi.benchmarks.scaling --publish benchmarks/results/scaling $(ARGS)
 
 soak: $(READY)
 	$(BIN)/python -m hmcvi.benchmarks.soak --publish benchmarks/results/soak $(ARGS)

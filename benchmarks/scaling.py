@@ -12,9 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,8 +29,9 @@ from hmcvi.inference.provenance import made_with, processor, visible_cores
 
 from . import checksums
 from .arguments import Parser, path, whole
+from .reproduce import where
 
-__all__ = ["Size", "main", "measure", "speed_ups"]
+__all__ = ["Size", "main", "measure", "page", "speed_ups"]
 
 
 @dataclass(frozen=True)
@@ -158,8 +161,15 @@ def main(arguments: Sequence[str] | None = None, *, command: Sequence[str] = COM
             said = f"failed: {rates[0]['failed']}" if rates[0]["failed"] else "measured"
             print(f"round {place + 1} of {options.rounds}: {number} devices {said}", file=sys.stderr)
             table = _write(options.out, found, options.rounds, size)
+    failed = any(rate["failed"] for rate in found)
+    if options.publish is not None and not options.quick and not failed:
+        options.publish.mkdir(parents=True, exist_ok=True)
+        for name in ("scaling.md", "scaling.csv", "rates.csv"):
+            shutil.copyfile(options.out / name, options.publish / name)
+    elif options.publish is not None:
+        print(f"{options.publish} is left as it is: not everything was measured in full", file=sys.stderr)
     print("nothing was measured" if table.empty else table.to_string(index=False, float_format="{:.2f}".format))
-    return int(any(rate["failed"] for rate in found))
+    return int(failed)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -168,6 +178,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=whole, metavar="N", help="Default: 5; with --quick: 1")
     parser.add_argument("--quick", action="store_true", help="next to no work: to see that all works")
     parser.add_argument("--out", type=path, default=Path("runs/scaling"), metavar="FOLDER", help="Default: %(default)s")
+    parser.add_argument(
+        "--publish", type=path, metavar="FOLDER", help="copy table and page there, where all was measured"
+    )
     parser.add_argument("--one", type=whole, help=argparse.SUPPRESS)  # what the processes of a round are told
     options = parser.parse_args(arguments)
     options.devices = options.devices or ([1, 2] if options.quick else [1, 2, 4])
@@ -208,7 +221,42 @@ def _write(folder: Path, found: list[dict[str, Any]], rounds: int, size: Size) -
     conditions = {**made_with(), "processor": processor(), "cores": visible_cores(), "load": os.getloadavg()}
     conditions |= {"rounds": rounds, "size": size.__dict__}
     checksums.write_summed(folder / "conditions.json", json.dumps(conditions, indent=2) + "\n")
+    checksums.write_summed(folder / "scaling.md", page(table, conditions))
     return table
+
+
+def page(table: pd.DataFrame, conditions: Mapping[str, Any]) -> str:
+    """Return scaling.md: a row for each case, a column for each number of devices, and what it was measured on."""
+    devices = sorted(set(table["devices"]))
+    size = conditions["size"]
+    lines = [
+        "# Scaling over host devices",
+        "",
+        "Rows that gradients read in a second, over those on the fewest devices of the same round: medians of "
+        f"{conditions['rounds']} rounds (lowest to highest), compiling apart. Strong scaling divides the same work, "
+        "weak scaling gives every device as much as one had; the ideal is the number of devices in both, as far as "
+        "there are cores for them.",
+        "",
+        f"| | {' | '.join(f'{number} device' + 's' * (number > 1) for number in devices)} |",
+        f"|---|{'---:|' * len(devices)}",
+    ]
+    for (case, kind), rows in table.groupby(["case", "kind"], sort=False):
+        cells = [f"{row['speed-up']:.2f} ({row['lowest']:.2f}–{row['highest']:.2f})" for _, row in rows.iterrows()]
+        lines.append(f"| {case}, {kind} | {' | '.join(cells)} |")
+    versions = ", ".join(f"{name} {version}" for name, version in conditions["versions"].items())
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"- an MLP {size['features']}-{size['width']}-2, {size['rows']:,} rows (of each device in weak scaling); "
+            f"hmc: {CHAINS} chains (weak: one a device) or one over divided rows, {2 * size['draws']} draws of 15 "
+            f"steps; bbb: minibatches of {size['batch_size']} rows (weak: of each device), {size['steps']} steps",
+            f"- measured {time.strftime('%Y-%m-%d')} on {where()}, {conditions['cores']} cores, load "
+            f"{conditions['load'][0]:.1f} at the end, with {versions}",
+            "- `make scaling` measures anew; every round is in rates.csv. [The plan](plan.md) for 8 GPUs and 64 hosts.",
+            "",
+        ]
+    )
 
 
 if __name__ == "__main__":

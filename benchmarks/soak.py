@@ -4,7 +4,7 @@ For the minutes asked, two things run side by side:
 
 - fits, one after the other in one process: NUTS, SVI, Bayes-by-Backprop, MAP and Laplace by turns, on an MLP, a
   Gaussian process and a CNN, each of which compiles programs of its own, is predicted from, scored and written as an
-  ArviZ tree. After each the memory of the process is noted. Rows and sizes differ, in four ways by turns: what runs
+  ArviZ tree. After each the memory of the process is noted. Rows and sizes differ, in two ways by turns: what runs
   op by op JAX compiles for each shape and keeps, some thousand programs at most, which is a cache and no leak
   (`--shapes` takes another number);
 - a sweep of `hmcvi compare --quick` in a process of its own, killed at random moments and started again until it is
@@ -70,8 +70,8 @@ CASES: tuple[tuple[str, str, dict[str, tuple[int, int]]], ...] = (
 ROWS, TEST_ROWS = (50, 90), (20, 36)
 """Ranges of training and test rows; 36 is all that wine has."""
 
-SHAPES = 4
-"""Shapes of each model unless said otherwise: 60 fits see them all, before the first quarter of an hour is over."""
+SHAPES = 2
+"""Shapes of each model unless said otherwise: 30 fits see them all, before the first quarter of an hour is over."""
 
 BUDGETS = {
     "nuts": ("num_warmup=20", "num_draws=20", "num_chains=2", "max_tree_depth=5"),

@@ -114,8 +114,8 @@ def gp(
         variance = amplitude**2 - (solve_triangular(factor, cross, lower=True) ** 2).sum(0)
         numpyro.deterministic("noise_new", noise_scale)
         # not √(variance + noise²), which is 0 where a chain is stuck at a noise whose square underflows
-        spread = jnp.hypot(jnp.sqrt(jnp.maximum(variance, 0)), noise_scale)
-        return numpyro.sample("y_new", dist.Normal(mean, jnp.maximum(spread, jnp.finfo(dtype).tiny)))
+        spread = jnp.hypot(standard_deviation(variance), noise_scale)
+        return numpyro.sample("y_new", dist.Normal(mean, spread))
 
     functions = functions_of(num_classes)
     latent = numpyro.sample("latent", dist.Normal(jnp.zeros((rows, functions), dtype), unit).to_event(2))
@@ -132,9 +132,14 @@ def gp(
     whitened = solve_triangular(factor, correlation(x, flatten(x_new)), lower=True)
     mean = amplitude * whitened.T @ latent
     variance = amplitude**2 * (1 - (whitened**2).sum(0))
-    spread = jnp.sqrt(jnp.maximum(variance, 0))[:, None]
-    latent_new = numpyro.sample("latent_new", dist.Normal(mean, spread + jnp.finfo(dtype).tiny).to_event(2))
+    spread = standard_deviation(variance)[:, None]
+    latent_new = numpyro.sample("latent_new", dist.Normal(mean, spread).to_event(2))
     return numpyro.sample("y_new", dist.Categorical(logits=logits_of(latent_new)))
+
+
+def standard_deviation(variance: jax.Array) -> jax.Array:
+    """Return √variance, at a floor above 0: rounding takes variances to 0 and below, where a root has no gradient."""
+    return jnp.sqrt(jnp.maximum(variance, jnp.finfo(variance.dtype).tiny))
 
 
 def hyperparameters(kernel: str, features: int, dtype: Any) -> tuple[jax.Array, jax.Array, jax.Array | None]:

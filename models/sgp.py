@@ -9,7 +9,7 @@ import numpyro
 import numpyro.distributions as dist
 from jax.scipy.linalg import cho_solve, solve_triangular
 
-from .gp import functions_of, hyperparameters, jitter, logits_of
+from .gp import functions_of, hyperparameters, jitter, logits_of, standard_deviation
 from .kernels import kernel_matrix
 from .layers import flatten
 from .likelihoods import observe, output_width
@@ -104,8 +104,7 @@ def sgp(
         known = solve_triangular(precision, w_new.T, lower=True)
         variance = amplitude**2 * (_left_out(w_new) + (known**2).sum(0))
         numpyro.deterministic("noise_new", noise_scale)
-        spread = jnp.hypot(jnp.sqrt(variance), noise_scale)
-        return numpyro.sample("y_new", dist.Normal(mean, jnp.maximum(spread, jnp.finfo(dtype).tiny)))
+        return numpyro.sample("y_new", dist.Normal(mean, jnp.hypot(standard_deviation(variance), noise_scale)))
 
     zeros = jnp.zeros((number, functions_of(num_classes)), dtype)
     latent = numpyro.sample("latent", dist.Normal(zeros, jnp.ones((), dtype)).to_event(2))
@@ -114,7 +113,7 @@ def sgp(
     if x_new is None:
         return y
     w_new = whitened(flatten(x_new))
-    spread = amplitude * jnp.sqrt(_left_out(w_new))[:, None] + jnp.finfo(dtype).tiny
+    spread = standard_deviation(amplitude**2 * _left_out(w_new))[:, None]
     latent_new = numpyro.sample("latent_new", dist.Normal(w_new @ (amplitude * latent), spread).to_event(2))
     return numpyro.sample("y_new", dist.Categorical(logits=logits_of(latent_new)))
 

@@ -16,7 +16,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process import kernels as sklearn_kernels
 
 from hmcvi.benchmarks.datasets import load
-from hmcvi.models import gp
+from hmcvi.models import gp, sgp
 from hmcvi.models.gp import COPIES, jitter, most_rows
 from hmcvi.models.kernels import KERNELS, kernel_matrix
 
@@ -259,8 +259,26 @@ def test_a_noise_whose_square_underflows_leaves_a_predictive_scale(noise_scale):
     x = np.linspace(-2, 2, 100, dtype=np.float32)[:, None]
     values = {"lengthscale": jnp.full(1, 100.0), "amplitude": jnp.ones(()), "noise_scale": jnp.asarray(noise_scale)}
     predicted = sites_of(x, np.zeros(100, np.float32), values, x_new=jnp.asarray(x))["y_new"]["fn"]
-    least = max(np.float32(noise_scale), np.finfo(np.float32).tiny)
-    assert predicted.scale.min() == least  # √(0 + noise²) would be 0
+    floor = np.sqrt(np.finfo(np.float32).tiny)
+    np.testing.assert_allclose(predicted.scale.min(), np.hypot(floor, noise_scale), rtol=1e-6)  # √(0 + noise²) is 0
+
+
+@pytest.mark.parametrize("model", [gp, sgp])
+@pytest.mark.parametrize("likelihood", ["normal", "categorical"])
+def test_gradients_of_predictions_by_their_inputs_are_finite_where_a_function_is_known(model, likelihood):
+    """Feature importance takes them; there the variance rounds to 0 and below, where a root has no gradient."""
+    x = jnp.linspace(-2, 2, 100, dtype=jnp.float32)[:, None]
+    values = {"lengthscale": jnp.full(1, 100.0), "amplitude": jnp.ones(()), "noise_scale": jnp.asarray(1e-3)}
+    values["latent"] = jnp.asarray(np.random.default_rng(0).normal(size=(100, 1)), jnp.float32)
+    options = {"num_inducing": 100} if model is sgp else {}
+    options |= {"kernel": "rbf", "likelihood": likelihood, "num_classes": 2}
+
+    def total(x_new):
+        seeded = handlers.seed(handlers.substitute(model, data=values), KEY)
+        sites = handlers.trace(seeded).get_trace(x, jnp.arange(100) % 2, x_new=x_new, **options)
+        return sites["y_new" if likelihood == "normal" else "latent_new"]["fn"].variance.sum()
+
+    assert np.isfinite(jax.jit(jax.grad(total))(x)).all()
 
 
 NUM_DRAWS = 300

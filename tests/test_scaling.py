@@ -23,6 +23,9 @@ def test_quick_measures_every_case_on_every_number_of_devices(tmp_path, capsys):
         assert (found["rows a second"] > 0).all()
     assert (table[table["devices"] == 1]["speed-up"] == 1).all()
     assert all(case in printed for case, _ in cases)
+    page = (tmp_path / "scaling.md").read_text()
+    assert "| | 1 device | 2 devices |" in page
+    assert sum(line.startswith("| hmc, ") or line.startswith("| bbb, ") for line in page.splitlines()) == len(cases)
     assert json.loads((tmp_path / "conditions.json").read_text())["size"]["rows"] == scaling.QUICK.rows
 
 
@@ -88,6 +91,15 @@ def test_a_process_that_fails_is_a_row_and_the_others_are_measured(command, tmp_
     # the files were written after each process: a line of names, and one of each process before
     assert (tmp_path / "rows_before").read_text().split() == ["0", "2", "3", "4", "5", "6"]
     assert f"4 devices failed: {FAILED}" in capsys.readouterr().err
+
+
+def test_only_what_was_measured_in_full_is_published(command, tmp_path, capsys):
+    folders = ["--out", str(tmp_path / "out"), "--publish", str(tmp_path / "published")]
+    scaling.main(["--devices", "1", "4", "--rounds", "1", *folders], command=command)
+    assert not (tmp_path / "published").exists()
+    assert "not everything was measured in full" in capsys.readouterr().err
+    assert scaling.main(["--devices", "1", "2", "--rounds", "1", *folders], command=command) == 0
+    assert "| a, weak | 1.00 (1.00–1.00) | 2.00 (2.00–2.00) |" in (tmp_path / "published" / "scaling.md").read_text()
 
 
 def test_where_all_fail_that_is_told(command, tmp_path, capsys):
