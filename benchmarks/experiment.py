@@ -360,12 +360,14 @@ class Experiment:
 
     def configure_model(self, data: Dataset) -> Callable[..., Any]:
         """Return the model function with its options, and what the data decide."""
+        return functools.partial(MODELS[self.model], **self.model_options(data))
+
+    def model_options(self, data: Dataset) -> dict[str, Any]:
+        """Return the model's options that were given, and what the data decide."""
         given = parse_options(MODELS[self.model], self.options.get("model", ()), "--model-options")
         if data.task == "classification":
-            given |= {"likelihood": "categorical", "num_classes": data.num_classes}
-        else:
-            given |= {"likelihood": "normal"}
-        return functools.partial(MODELS[self.model], **given)
+            return given | {"likelihood": "categorical", "num_classes": data.num_classes}
+        return given | {"likelihood": "normal"}
 
     def describe_model(self, data: Dataset) -> dict[str, Any]:
         """Return the model's name and every option as it is after defaults and what the data decide, as plain data."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,32 +19,25 @@ import numpyro
 import numpyro.distributions as dist
 from flax import linen, nnx
 from jax import lax
-from numpyro import handlers
 from numpyro.contrib.module import random_flax_module, random_nnx_module
-from numpyro.infer.util import potential_energy
 
 from hmcvi.models import cnn, mlp
 
 from .peer_protocol import Ready, inputs, repeated, serve, weights
+from .speed_models import cnn_by_hand, log_joint_of, mlp_by_hand, normal_prior
 from .speed_process import Case, Contestant
 
-__all__ = ["CONTESTANTS", "cases", "log_joint_of"]
+__all__ = ["CONTESTANTS", "cases"]
 
 CLASSES, UNITS, PIXELS = 10, 100, 28
 
 CHANNELS, KERNEL, WIDTH = (32, 64), 5, 128
 """The network of `gradient-cnn`, as in `vi-cnn`."""
 
-PRIOR_SCALE = 3.0
-"""That of `hmcvi.models.Normal`, over the root of the fan-in."""
-
 STEP = 1e-9
 """What weights move by, in gradients: little enough that the facts stay true."""
 
 SQUARE = 4096
-
-ADDRESSES = ("net/", "net.")
-"""What NumPyro puts before the names of a Flax module's sites."""
 
 
 def cases(quick: bool) -> list[Case]:
@@ -87,45 +80,6 @@ def cases(quick: bool) -> list[Case]:
 def mlp_operations(rows: int) -> float:
     """Return the operations of the products: 2 forward, 4 backward but for the gradient of the inputs."""
     return 2.0 * rows * (2 * PIXELS**2 * UNITS + 3 * UNITS * CLASSES)
-
-
-def normal_prior(name: str, shape: tuple[int, ...]) -> dist.Distribution:
-    """Return the prior that our layers have: Normal(0, (3 / √fan-in)²), the fan-in of a bias being 1."""
-    fan_in = 1
-    for length in shape[:-1]:
-        fan_in *= length
-    return dist.Normal(jnp.zeros(shape), PRIOR_SCALE / fan_in**0.5).to_event(len(shape))
-
-
-def mlp_by_hand(x: jax.Array, y: jax.Array) -> None:
-    """Draw and observe as a NumPyro user writes an MLP."""
-
-    def layer(name: str, hidden: jax.Array, width: int) -> jax.Array:
-        kernel = numpyro.sample(f"{name}.kernel", normal_prior("", (hidden.shape[1], width)))
-        return hidden @ kernel + numpyro.sample(f"{name}.bias", normal_prior("", (width,)))
-
-    outputs = layer("out", jnp.tanh(layer("hidden_0", x, UNITS)), CLASSES)
-    numpyro.sample("y", dist.Categorical(logits=outputs), obs=y)
-
-
-def cnn_by_hand(x: jax.Array, y: jax.Array) -> None:
-    """Draw and observe as a NumPyro user writes a CNN with `jax.lax`."""
-
-    def drawn(name: str, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
-        kernel = numpyro.sample(f"{name}.kernel", normal_prior("", shape))
-        return kernel, numpyro.sample(f"{name}.bias", normal_prior("", shape[-1:]))
-
-    hidden = x
-    for i, width in enumerate(CHANNELS):
-        kernel, bias = drawn(f"conv_{i}", (KERNEL, KERNEL, hidden.shape[-1], width))
-        hidden = lax.conv_general_dilated(hidden, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-        hidden = jax.nn.relu(hidden + bias)
-        hidden = lax.reduce_window(hidden, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
-    hidden = hidden.reshape(len(x), -1)
-    kernel, bias = drawn("hidden_0", (hidden.shape[1], WIDTH))
-    kernel_out, bias_out = drawn("out", (WIDTH, CLASSES))
-    outputs = jax.nn.relu(hidden @ kernel + bias) @ kernel_out + bias_out
-    numpyro.sample("y", dist.Categorical(logits=outputs), obs=y)
 
 
 class LinenNetwork(linen.Module):
@@ -173,25 +127,15 @@ def cnn_by_nnx(x: jax.Array, y: jax.Array) -> None:
 
 MODELS: dict[str, Callable[..., Any]] = {
     "hmcvi mlp": functools.partial(mlp, widths=(UNITS,), num_classes=CLASSES),
-    "numpyro, by hand": mlp_by_hand,
+    "numpyro, by hand": functools.partial(mlp_by_hand, widths=(UNITS,), num_classes=CLASSES),
     "hmcvi cnn": functools.partial(cnn, channels=CHANNELS, kernel_size=KERNEL, widths=(WIDTH,), num_classes=CLASSES),
     "numpyro, flax.linen": cnn_by_linen,
     "numpyro, flax.nnx": cnn_by_nnx,
-    "numpyro, jax.lax": cnn_by_hand,
+    "numpyro, jax.lax": functools.partial(
+        cnn_by_hand, channels=CHANNELS, kernel_size=KERNEL, width=WIDTH, num_classes=CLASSES
+    ),
 }
 """Model functions of the same log joint, by contestant."""
-
-
-def log_joint_of(model: Callable[..., Any], x: jax.Array, y: jax.Array) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """Return (sites, x, y) -> log joint, and the weights that every contestant begins with, by the model's sites."""
-
-    def log_joint(z: Mapping[str, jax.Array], x: jax.Array, y: jax.Array) -> jax.Array:
-        return -potential_energy(handlers.seed(model, jax.random.key(0)), (x, y), {}, z)
-
-    trace = handlers.trace(handlers.seed(model, jax.random.key(0))).get_trace(x, y)
-    shapes = {name: site["value"].shape for name, site in trace.items() if _is_latent(site)}
-    shared = weights({_plain(name): shape for name, shape in shapes.items()})
-    return log_joint, {name: jnp.asarray(shared[_plain(name)]) for name in shapes}
 
 
 def network(name: str, *, rows: int, seconds: float, **_: Any) -> Ready:
@@ -259,17 +203,6 @@ def _product(
 
     compile_seconds = time.perf_counter() - started
     return repeated(take, seconds, count, about=about or "float32", compile_seconds=compile_seconds)
-
-
-def _is_latent(site: Mapping[str, Any]) -> bool:
-    return site["type"] == "sample" and not site["is_observed"]
-
-
-def _plain(name: str) -> str:
-    """Return a site's name as our models have it."""
-    for address in ADDRESSES:
-        name = name.removeprefix(address)
-    return name
 
 
 CONTESTANTS: dict[str, Callable[..., Ready]] = {

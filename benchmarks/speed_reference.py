@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from hmcvi.inference import SVI, Fit, predict, predict_draws
 from hmcvi.inference.diagnostics import PROBABILITY_ROWS, verdict
 
 from .experiment import Experiment
+from .speed_models import BY_HAND, log_joint_of
 
 __all__ = ["Draws", "Probes", "until_converged"]
 
@@ -22,6 +24,8 @@ Draws = Mapping[str, jax.Array]
 
 class Probes:
     """What is judged: function values at held-out rows, as `hmcvi.inference.convergence` takes them.
+
+    Its `model` is ours, and `by_hand` what a NumPyro user writes for the same posterior.
 
     Arguments:
         data: name of a data set.
@@ -33,8 +37,14 @@ class Probes:
         experiment = Experiment(data=data, model=model, rows=rows)
         found, _ = experiment.load(0)
         self.model = experiment.configure_model(found)
+        self.by_hand = functools.partial(BY_HAND[model], **experiment.model_options(found))
         self.x, self.y = jnp.asarray(found.x_train), jnp.asarray(found.y_train)
         self._x_test, self._y_test = found.x_test, found.y_test
+
+    def facts(self, model: Callable[..., Any]) -> dict[str, float]:
+        """Return what a model shares with all others of a case."""
+        log_joint, z = log_joint_of(model, self.x, self.y)
+        return {"its log joint": float(jax.jit(log_joint)(z, self.x, self.y))}
 
     def values(self, draws: Draws) -> dict[str, np.ndarray]:
         """Return the function values (chain, draw, value) of draws (chain, draw, ...), by kind."""

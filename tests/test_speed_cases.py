@@ -9,6 +9,7 @@ import pytest
 
 from hmcvi.benchmarks import speed, speed_driver, speed_gp, speed_gradient, speed_nuts, speed_vi
 from hmcvi.benchmarks.peer_protocol import Ready, inputs
+from hmcvi.benchmarks.speed_models import cnn_by_hand, log_joint_of, plain
 from hmcvi.benchmarks.speed_process import check_facts
 from hmcvi.benchmarks.speed_reference import Probes, until_converged
 from hmcvi.inference import NUTS, fit
@@ -19,9 +20,9 @@ FLAX_WARNING = "ignore::DeprecationWarning"
 def gradients(name, rows, shape):
     """Return the log joint and its gradient by our sites, at the weights that all begin with."""
     x, y = (jnp.asarray(part) for part in inputs(rows, shape, speed_gradient.CLASSES))
-    log_joint, z = speed_gradient.log_joint_of(speed_gradient.MODELS[name], x, y)
+    log_joint, z = log_joint_of(speed_gradient.MODELS[name], x, y)
     value, gradient = jax.value_and_grad(log_joint)(z, x, y)
-    return float(value), {speed_gradient._plain(site): np.asarray(part) for site, part in gradient.items()}
+    return float(value), {plain(site): np.asarray(part) for site, part in gradient.items()}
 
 
 def check_same(ours, theirs):
@@ -35,12 +36,26 @@ def test_an_mlp_by_hand_has_our_log_joint_and_gradient():
     check_same(gradients("hmcvi mlp", 7, (784,)), gradients("numpyro, by hand", 7, (784,)))
 
 
+@pytest.mark.parametrize(("data", "model"), [("digits", "mlp"), ("diabetes", "mlp"), ("diabetes", "gp")])
+def test_what_samplers_are_given_by_hand_has_our_log_joint_and_gradient(data, model):
+    probes = Probes(data, model, 40)
+    found = []
+    for given in (probes.model, probes.by_hand):
+        log_joint, z = log_joint_of(given, probes.x, probes.y)
+        value, gradient = jax.value_and_grad(log_joint)(z, probes.x, probes.y)
+        assert probes.facts(given)["its log joint"] == pytest.approx(float(value), rel=1e-5)
+        found.append((float(value), {site: np.asarray(part) for site, part in gradient.items()}))
+    check_same(*found)
+
+
 @pytest.mark.filterwarnings(FLAX_WARNING)
 def test_convolutions_of_all_libraries_have_our_log_joint_and_gradient(monkeypatch):
     monkeypatch.setattr(speed_gradient, "CHANNELS", (3, 4))
     monkeypatch.setattr(speed_gradient, "WIDTH", 5)
     ours = functools.partial(speed_gradient.cnn, channels=(3, 4), kernel_size=5, widths=(5,), num_classes=10)
     monkeypatch.setitem(speed_gradient.MODELS, "hmcvi cnn", ours)
+    by_hand = functools.partial(cnn_by_hand, channels=(3, 4), kernel_size=5, width=5, num_classes=10)
+    monkeypatch.setitem(speed_gradient.MODELS, "numpyro, jax.lax", by_hand)
     found = gradients("hmcvi cnn", 2, (28, 28, 1))
     for name in ("numpyro, flax.linen", "numpyro, flax.nnx", "numpyro, jax.lax"):
         check_same(found, gradients(name, 2, (28, 28, 1)))
@@ -180,7 +195,7 @@ def test_peers_draw_from_the_same_posterior(name, reference, monkeypatch):
     if name == "nutpie":
         pytest.importorskip("nutpie")
     make = {
-        "numpyro nuts": speed_nuts.numpyro_nuts,
+        "numpyro nuts": lambda probes, **sizes: speed_nuts.numpyro_nuts(probes.by_hand, probes, **sizes),
         "blackjax nuts": speed_nuts.blackjax_nuts,
         "blackjax mclmc": speed_nuts.blackjax_mclmc,
         "nutpie": speed_nuts.nutpie,
