@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import arviz as az
-import jax
 import numpy as np
 import pandas as pd
 import pytest
-from rich.console import Console
 
 from hmcvi.benchmarks import cli
 from hmcvi.benchmarks.datasets import load
-from hmcvi.benchmarks.evaluate import POSTERIOR_MEAN, Evaluation
-from hmcvi.benchmarks.records import fit_record
-from hmcvi.benchmarks.table import CELL_WIDTH, COLUMNS, _cell, _layout, average_seeds, print_scoreboard
-from hmcvi.inference import MAP, BayesByBackprop, ClassPredictive, Fit, load_datatree
+from hmcvi.benchmarks.evaluate import POSTERIOR_MEAN
+from hmcvi.benchmarks.table import COLUMNS
+from hmcvi.inference import load_datatree
 
 QUICK = [
     "compare",
@@ -208,29 +203,6 @@ def test_regression_on_a_curve_draws_bands(tmp_path: Path, capsys: pytest.Captur
         assert 0.08 < table.loc[("test", method, "rmse"), "value"] < 0.3
 
 
-def test_more_than_three_methods_stand_beside_the_noise_floor_in_every_table() -> None:
-    assert _layout(["svi", "nuts", "bbb", "bbb-local", "bbb-shared"], "nuts") == [
-        ["nuts", "svi", "bbb"],
-        ["nuts", "bbb-local", "bbb-shared"],
-    ]
-    assert _layout(["svi", "bbb", "mclmc", "map"], "mclmc") == [["mclmc", "svi", "bbb"], ["mclmc", "map"]]
-    assert _layout(["svi", "bbb"], None) == [["svi", "bbb"]]
-    # nuts was asked for and failed: the tables go on without it
-    for reference in (None, "nuts"):
-        assert _layout(["svi", "bbb", "map", "laplace"], reference) == [["svi", "bbb", "map"], ["laplace"]]
-
-
-def test_errors_of_several_seeds_are_those_between_seeds() -> None:
-    rows = [(s, "svi", "test", "nll", v, 9.0, 0.3, v - 1, v + 1) for s, v in enumerate((1.0, 2.0, 3.0))]
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
-    row = average_seeds(table).iloc[0]
-    assert row["value"] == 2
-    assert row["standard_error"] == pytest.approx(1 / np.sqrt(3))
-    assert row["monte_carlo_error"] == pytest.approx(0.3 / np.sqrt(3))
-    assert np.isnan([row["low"], row["high"]]).all()  # intervals are over the rows of one seed
-    assert average_seeds(table[:1]).iloc[0][["low", "high"]].tolist() == [0, 2]
-
-
 BAD = {
     "unknown model": (["--model", "mpl"], "'mpl' (did you mean mlp?): give one of mlp, cnn, gp, hsgp, sgp"),
     "unknown method": (["--methods", "gibbs"], "give one of nuts, hmc, mclmc, "),
@@ -373,140 +345,6 @@ def test_every_optimised_method_that_diverges_leaves_its_last_finite_state(
         assert all(np.isfinite(values).all() for values in tree["posterior"].data_vars.values()), name
 
 
-@pytest.fixture(scope="module")
-def baselines(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A finished run of the two methods that are no posteriors."""
-    out = tmp_path_factory.mktemp("baselines") / "run"
-    command = ["compare", "--data", "wine", "--methods", "map", "ensemble", "--quick", "--ood"]
-    command += ["--map", "num_steps=200", "--ensemble", "num_steps=200", "size=3", "--model-options", "widths=4"]
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        assert cli.main([*command, "--quiet", "--out", str(out)]) == 0
-    return out, printed.getvalue()
-
-
-def test_map_and_ensemble_stand_on_the_board(baselines: tuple[Path, str]) -> None:
-    folder, printed = baselines
-    records = json.loads((folder / "summary.json").read_text())["fits"]
-    assert list(records) == ["map", "ensemble"]
-    assert [records[method][0]["num_draws"] for method in records] == [1, 3]
-    assert [records[method][0]["num_gradients"] for method in records] == [200, 600]
-    header = next(line for line in printed.splitlines() if "ensemble" in line)
-    assert header.split() == ["map", "ensemble"]
-    table = pd.read_csv(folder / "table.csv").set_index(["set", "method", "score"])
-    for method in ("map", "ensemble"):
-        # Guessing the largest of three classes is right for 40 % of wines.
-        assert table.loc[("test", method, "accuracy"), "value"] > 0.6
-    assert ("minus map", "ensemble", "nll") in table.index
-    assert json.loads((folder / "summary.json").read_text())["reference"] is None
-    assert "reference" not in table.index.get_level_values("set")
-    assert POSTERIOR_MEAN not in table.index.get_level_values("set")
-    assert "at the posterior mean" not in printed
-    figures = {path.stem for path in (folder / "figures").iterdir()}
-    # What they minimise is no ELBO, and neither has a sigma for a weight.
-    found = ["reliability", "confidence", "probabilities", "forest", "marginals", "ridge", "weights"]
-    errs = any(table.loc[("test", method, "accuracy"), "value"] < 1 for method in ("map", "ensemble"))
-    assert figures == {*found, "loss-negative-log-joint", *(["rejection"] if errs else [])}
-
-
-def test_one_draw_has_no_monte_carlo_error_and_no_epistemic_entropy(baselines: tuple[Path, str]) -> None:
-    folder, printed = baselines
-    table = pd.read_csv(folder / "table.csv")
-    test = table[table["set"] == "test"].set_index(["method", "score"])
-    assert test.loc["map", "monte_carlo_error"].isna().all()
-    assert test.loc["map", "standard_error"].notna().all()
-    assert test.loc["ensemble", "monte_carlo_error"].notna().all()
-    assert test.loc[("map", "entropy, epistemic"), ["value", "standard_error"]].tolist() == [0, 0]
-    assert test.loc[("map", "entropy, total"), "value"] == pytest.approx(
-        test.loc[("map", "entropy, aleatoric"), "value"], rel=1e-6
-    )
-    assert test.loc[("ensemble", "entropy, epistemic"), "value"] > 0
-    accuracy = next(line for line in printed.splitlines() if "accuracy ↑" in line)
-    assert accuracy.count("±") == 3  # two sampling errors, and the ensemble's Monte Carlo error
-    assert "nan" not in printed
-
-
-def test_point_estimates_are_kept_with_their_loss(baselines: tuple[Path, str]) -> None:
-    folder, _ = baselines
-    trees = {method: load_datatree(folder / "fits" / f"{method}-seed0.nc") for method in ("map", "ensemble")}
-    assert [dict(tree["posterior"].sizes)["draw"] for tree in trees.values()] == [1, 3]
-    point = trees["map"]["posterior"]["hidden_0.kernel"].values[0, 0]
-    np.testing.assert_array_equal(trees["map"]["location"]["hidden_0.kernel"].values, point)
-    assert "scale" not in trees["map"].children
-    assert "location" not in trees["ensemble"].children
-    for tree in trees.values():
-        loss = tree["optimisation"]["loss"].values
-        assert len(loss) == 200
-        assert loss[-20:].mean() < 0.5 * loss[:20].mean()
-
-
-def optimised(method: MAP | BayesByBackprop, *, finished: bool | None = True) -> tuple[Fit, Evaluation]:
-    """A fit by this method and its evaluation, of which the board reads the record only."""
-    fitted = Fit(
-        model=lambda x, y=None: None,
-        method=method,
-        x=np.zeros((10, 2)),
-        y=np.zeros(10),
-        key=jax.random.key(0),
-        draws={"w": np.zeros((1, 5, 3))},
-        num_gradients=40,
-        rows_per_gradient=5,
-        run_seconds=1.0,
-        compile_seconds=2.0,
-        losses=np.ones(40),
-        finished=finished,
-    )
-    probs = np.full((1, 4, 2), 0.5)
-    return fitted, Evaluation([], ClassPredictive(probs, probs[..., 0], np.array([5])), 5, {}, None)
-
-
-def test_a_tempered_posterior_says_so_on_the_board_and_in_its_reason() -> None:
-    records = {
-        name: [fit_record(*optimised(method))]
-        for name, method in {
-            "bbb": BayesByBackprop(temperature=0.25),
-            "bbb-local": BayesByBackprop("local", temperature=0.25),
-            "bbb-shared": BayesByBackprop("shared"),
-            "map": MAP(),  # has no KL to multiply
-        }.items()
-    }
-    assert [record["temperature"] for (record,) in records.values()] == [0.25, 0.25, 1.0, 1.0]
-    rows = [(0, name, "test", "nll", 0.5, 0.1, 0.01, np.nan, np.nan) for name in records]
-    printed = {}
-    for shown in (["bbb", "bbb-local"], ["bbb-shared", "map"]):
-        summary = {"title": "toy", "seeds": [0], "sets": {"test": 4}, "fits": {name: records[name] for name in shown}}
-        console = Console(width=100, file=io.StringIO(), color_system=None)
-        print_scoreboard(pd.DataFrame(rows, columns=list(COLUMNS)), summary, console)
-        printed[shown[0]] = console.file.getvalue()
-    (line,) = [line for line in printed["bbb"].splitlines() if "temperature of the KL" in line]
-    assert line.split()[-2:] == ["0.25", "0.25"]
-    reason = "tempered: its KL is multiplied by 0.25, so it is not the model's posterior"
-    assert reason in unwrapped(printed["bbb"])
-    assert "temper" not in printed["bbb-shared"]
-    assert "tempered" not in records["bbb-shared"][0]["reason"] + records["map"][0]["reason"]
-    assert reason in fit_record(*optimised(BayesByBackprop(temperature=0.25)))["reason"]
-
-
-def test_how_an_optimisation_ended_is_its_verdict() -> None:
-    cosine = BayesByBackprop(schedule="cosine", temperature=0.5)
-    ended = {finished: fit_record(*optimised(cosine, finished=finished)) for finished in (True, False, None)}
-    assert [record["verdict"] for record in ended.values()] == ["finished", "unfinished", "schedule ended"]
-    # A loss is flat where the learning rate is next to 0: that is no plateau, and is not called one.
-    assert "plateau" not in ended[None]["reason"]
-    assert all("40 steps" in record["reason"] and "tempered" in record["reason"] for record in ended.values())
-
-
-def test_folders_of_before_temperatures_are_printed_still() -> None:
-    """A summary.json that an earlier version wrote has no temperature: that of Bayes."""
-    (record,) = [fit_record(*optimised(MAP()))]
-    del record["temperature"]
-    summary = {"title": "toy", "seeds": [0], "sets": {"test": 4}, "fits": {"map": [record]}}
-    console = Console(width=100, file=io.StringIO(), color_system=None)
-    rows = [(0, "map", "test", "nll", 0.5, 0.1, 0.01, np.nan, np.nan)]
-    print_scoreboard(pd.DataFrame(rows, columns=list(COLUMNS)), summary, console)
-    assert "0.500 ±0.100" in console.file.getvalue()
-    assert "temper" not in console.file.getvalue()
-
-
 def test_shifts_gaps_and_given_splits_from_end_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -576,13 +414,3 @@ def test_help_needs_no_jax_and_names_every_choice(capsys: pytest.CaptureFixture[
         "--splits",
     ):
         assert words in text
-
-
-@pytest.mark.parametrize("value", [0.979, 0.00067, 6.8e-5, -0.0049, 123.4])
-@pytest.mark.parametrize(("error", "monte_carlo"), [(0.0004, 4e-5), (0.00012, 0.00034), (0.008, 0.0003)])
-def test_a_cell_is_never_wider_than_its_column(value: float, error: float, monte_carlo: float) -> None:
-    """What is wider is cut at the board's edge, a digit at a time."""
-    text = _cell(value, error, monte_carlo)
-    assert len(text) <= CELL_WIDTH
-    assert float(text.split()[0]) == pytest.approx(value, rel=0.06, abs=5e-4 if error >= 5e-4 else 0)
-    assert text.split()[1].startswith("±")

@@ -1,4 +1,4 @@
-"""The network models against formulas written out in NumPy and SciPy: sites, densities, priors, the layer effect."""
+"""The network models against formulas written out in NumPy and SciPy: sites, densities, priors."""
 
 import functools
 
@@ -6,48 +6,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
-import numpyro.distributions as dist
 import pytest
 from numpyro import handlers
 from numpyro.infer import MCMC, NUTS
 from numpyro.infer.util import log_density
-from numpyro.primitives import Messenger
 from scipy import stats
 from scipy.special import logsumexp
 
-from hmcvi.models import Hierarchical, Laplace, Normal, ScaleMixture, cnn, conv, dense, gp, hsgp, mlp, sgp
+from hmcvi.models import Hierarchical, Laplace, Normal, ScaleMixture, cnn, conv, dense, gp, mlp
 from hmcvi.models.likelihoods import ACTIVATIONS, activation_function
 from hmcvi.models.priors import PRIORS
 
-KEY = jax.random.key(0)
-ROWS, FEATURES, CLASSES = 6, 4, 3
+from .traces import CLASSES, FEATURES, KEY, ROWS, data, shapes, trace
 
 
 @pytest.fixture
 def x64():
     with jax.enable_x64(True):
         yield
-
-
-def data(likelihood="categorical", shape=(FEATURES,)):
-    """Inputs and targets of ROWS rows, in double precision where that is on."""
-    rng = np.random.default_rng(0)
-    x, y = jnp.asarray(rng.normal(size=(ROWS, *shape)).tolist()), jnp.asarray(rng.normal(size=ROWS).tolist())
-    return x, (y if likelihood == "normal" else jnp.arange(ROWS) % CLASSES)
-
-
-def trace(model, *args, key=KEY, **kwargs):
-    return handlers.trace(handlers.seed(model, key)).get_trace(*args, **kwargs)
-
-
-def shapes(model, *args, **kwargs):
-    """Shape of every sample site by name; nothing is computed."""
-
-    def sites():
-        found = trace(model, *args, **kwargs)
-        return {name: site["value"] for name, site in found.items() if site["type"] == "sample"}
-
-    return {name: value.shape for name, value in jax.eval_shape(sites).items()}
 
 
 # --- sites
@@ -369,246 +345,3 @@ def test_fan_in_is_the_number_of_inputs_of_an_output(prior, kernel_sd):
         variance = np.asarray(sites["a.kernel"]["fn"].variance)
         np.testing.assert_allclose(variance, kernel_sd**2 / fan_in, rtol=1e-6)
         np.testing.assert_allclose(sites["a.bias"]["fn"].variance, kernel_sd**2, rtol=1e-6)
-
-
-# --- the layer effect
-
-WIDTHS = {"widths": (5,), "num_classes": CLASSES}
-SITES = ("hidden_0.kernel", "hidden_0.bias", "out.kernel", "out.bias", "y")
-
-
-class Answer(Messenger):
-    """Answers the layer named with an output of its own, and keeps the message."""
-
-    def __init__(self, fn=None, *, layer, output):
-        self.layer, self.output, self.message = layer, output, None
-        super().__init__(fn)
-
-    def process_message(self, msg):
-        if msg["type"] == "layer" and msg["name"] == self.layer:
-            self.message = dict(msg)
-            msg["value"] = self.output
-
-
-def sample_sites(sites):
-    return {name for name, site in sites.items() if site["type"] == "sample"}
-
-
-def test_a_handler_may_answer_a_layer():
-    x, y = data()
-    output = jnp.arange(ROWS * CLASSES, dtype=jnp.float32).reshape(ROWS, CLASSES)
-    answer = Answer(mlp, layer="out", output=output)
-    sites = trace(answer, x, y, **WIDTHS)
-    assert sample_sites(sites) == {"hidden_0.kernel", "hidden_0.bias", "y"}  # no weights of `out` are drawn
-    np.testing.assert_array_equal(sites["y"]["fn"].logits, output)
-    # The message holds what an answer needs: the input, the operation, the priors.
-    (hidden,) = answer.message["args"]
-    np.testing.assert_array_equal(hidden, jnp.tanh(sites["hidden_0"]["value"]))
-    assert {part: prior.shape() for part, prior in answer.message["priors"].items()} == {
-        "kernel": (5, CLASSES),
-        "bias": (CLASSES,),
-    }
-    kernel = jnp.ones((5, CLASSES))
-    np.testing.assert_allclose(answer.message["op"](hidden, kernel), hidden @ kernel, rtol=1e-6)
-
-
-def test_a_layer_without_a_handler_is_its_two_draws():
-    x, y = data()
-    sites = trace(mlp, x, y, **WIDTHS)
-    assert sample_sites(sites) == set(SITES)
-    weights = {name: np.asarray(sites[name]["value"]) for name in SITES}
-    hidden = np.tanh(np.asarray(x) @ weights["hidden_0.kernel"] + weights["hidden_0.bias"])
-    wanted = hidden @ weights["out.kernel"] + weights["out.bias"]
-    np.testing.assert_allclose(sites["y"]["fn"].logits, wanted, rtol=1e-4, atol=1e-5)
-
-
-def test_a_layer_without_a_bias_has_one_site():
-    with handlers.trace() as sites, handlers.seed(rng_seed=0):
-        output = dense("a", jnp.ones((2, 3)), 4, use_bias=False)
-    assert sample_sites(sites) == {"a.kernel"}
-    np.testing.assert_allclose(output[0], sites["a.kernel"]["value"].sum(0), rtol=1e-5)
-
-
-@pytest.mark.parametrize("prior", [None, Hierarchical()])
-def test_scope_renames_every_site(prior):
-    x, y = data()
-    plain = sample_sites(trace(mlp, x, y, prior=prior, **WIDTHS))
-    scoped = trace(handlers.scope(mlp, prefix="net", divider="."), x, y, prior=prior, **WIDTHS)
-    assert sample_sites(scoped) == {f"net.{name}" for name in plain}
-
-
-@pytest.mark.parametrize("prior", [None, ScaleMixture(), Hierarchical()])
-def test_condition_and_substitute_set_a_weight(prior):
-    x, y = data()
-    options = WIDTHS | {"prior": prior}
-    values = {"out.kernel": jnp.zeros((5, CLASSES)), "out.bias": jnp.asarray([3.0, 2.0, 1.0])}
-    conditioned = trace(handlers.condition(mlp, data=values), x, y, **options)
-    substituted = trace(handlers.substitute(mlp, data=values), x, y, **options)
-    for sites, observed in ((conditioned, True), (substituted, False)):
-        assert all(sites[name]["is_observed"] is observed for name in values)
-        assert not sites["hidden_0.kernel"]["is_observed"]
-        np.testing.assert_array_equal(sites["y"]["fn"].logits, np.tile([3.0, 2.0, 1.0], (ROWS, 1)))
-
-
-def in_plate(layer, rows=5):
-    with handlers.seed(rng_seed=0), numpyro.plate("data", rows):
-        layer()
-
-
-@pytest.mark.parametrize(
-    ("layer", "message"),
-    [
-        (lambda: dense("a", jnp.zeros((5, 2)), 3), r"a\.kernel drew shape \(5, 2, 3\) where its prior has \(2, 3\)"),
-        (
-            lambda: conv("a", jnp.zeros((5, 4, 4, 2)), 3),
-            r"a\.kernel drew shape \(5, 3, 3, 2, 3\) where its prior has \(3, 3, 2, 3\)",
-        ),
-        (
-            lambda: dense("a", jnp.zeros((5, 2)), 3, prior=Hierarchical()),
-            r"a\.kernel\.scale drew shape \(5,\) where its prior has \(\)",
-        ),
-    ],
-)
-def test_weights_inside_a_plate_raise(layer, message):
-    with pytest.raises(ValueError, match=f"site {message}: draw weights outside the data plate"):
-        in_plate(layer)
-
-
-def test_weights_inside_a_plate_of_one_row_raise():
-    with pytest.raises(ValueError, match=r"drew shape \(1, 2, 3\) where its prior has \(2, 3\)"):
-        in_plate(lambda: dense("a", jnp.zeros((1, 2)), 3), rows=1)
-
-
-@pytest.mark.parametrize("dtype", ["int32", "uint8", "bool"])
-@pytest.mark.parametrize(
-    ("model", "shape"),
-    [(functools.partial(mlp, widths=(5,)), (4,)), (functools.partial(cnn, channels=(2,)), (4, 4, 1))],
-)
-def test_inputs_that_are_whole_numbers_become_floating_point(model, shape, dtype):
-    pixels = jnp.asarray(np.random.default_rng(0).integers(2, size=(ROWS, *shape)).astype(dtype))
-    sites, floats = trace(model, pixels), trace(model, pixels.astype(jnp.float32))
-    assert all(sites[name]["value"].dtype == jnp.float32 for name in sample_sites(sites) - {"y"})
-    np.testing.assert_array_equal(sites["y"]["fn"].logits, floats["y"]["fn"].logits)
-
-
-@pytest.mark.usefixtures("x64")
-def test_inputs_in_double_precision_keep_it():
-    x, y = data("normal")
-    sites = trace(mlp, x, y, likelihood="normal")
-    assert all(sites[name]["value"].dtype == jnp.float64 for name in sample_sites(sites))
-
-
-# --- bad input
-
-IMAGES = jnp.zeros((ROWS, 8, 8, 1))
-X = jnp.zeros((ROWS, FEATURES))
-LABELS = np.arange(ROWS) % CLASSES
-HIGH, LOW = np.array([0, 1, 2, 1, 3, 0]), np.array([0, 1, -2, 1, 2, 0])
-
-
-def call(model, *args, **kwargs):
-    """The model as a call to make; nothing is computed, since every check is of shapes or of the labels given."""
-    options = {"num_classes": CLASSES} | kwargs
-    return lambda: jax.eval_shape(lambda: handlers.seed(model, KEY)(*args, **options))
-
-
-BAD_TARGETS = {
-    r"y holds float32 where class labels \(integers\) were wanted: convert y with y\.astype\(int\), or pass "
-    r"likelihood='normal'": {"y": LABELS.astype(np.float32)},
-    r"labels reach 3 but the model has num_classes=3 \(labels run from 0 to 2\): pass num_classes=4 or relabel": {
-        "y": HIGH
-    },
-    r"labels go down to -2: they run from 0 to 2, relabel them": {"y": LOW},
-    r"y has shape \(6, 1\) and x has 6 rows: wanted y of shape \(6,\)": {"y": LABELS[:, None]},
-    r"y has shape \(5,\) and x has 6 rows: wanted y of shape \(6,\)": {"y": LABELS[:-1]},
-}
-
-
-@pytest.mark.parametrize("message", BAD_TARGETS)
-@pytest.mark.parametrize(
-    ("model", "x"),
-    [
-        (mlp, X),
-        (cnn, IMAGES),
-        (functools.partial(gp, likelihood="categorical"), X),
-        (functools.partial(hsgp, likelihood="categorical", num_basis=3), X),
-        (functools.partial(sgp, likelihood="categorical"), X),
-    ],
-    ids=["mlp", "cnn", "gp", "hsgp", "sgp"],
-)
-def test_bad_labels(model, x, message):
-    with pytest.raises(ValueError, match=message):
-        call(model, x, **BAD_TARGETS[message])()
-
-
-@pytest.mark.parametrize(
-    ("model", "x"),
-    [(mlp, X), (cnn, IMAGES), (gp, X), (functools.partial(hsgp, num_basis=3), X), (sgp, X)],
-    ids=["mlp", "cnn", "gp", "hsgp", "sgp"],
-)
-def test_bad_regression_targets(model, x):
-    # A column of targets against a row of means would broadcast to row x row.
-    with pytest.raises(ValueError, match=r"y has shape \(6, 1\) and x has 6 rows: wanted y of shape \(6,\)"):
-        call(model, x, jnp.zeros((ROWS, 1)), likelihood="normal")()
-
-
-def test_labels_out_of_range_raise_inside_a_sampler():
-    with pytest.raises(ValueError, match="labels reach 3 but the model has num_classes=3"):
-        MCMC(NUTS(mlp), num_warmup=1, num_samples=1, progress_bar=False).run(KEY, X, HIGH, num_classes=CLASSES)
-
-
-@pytest.mark.parametrize(
-    ("bad", "message"),
-    [
-        (
-            call(mlp, X, activation="swish"),
-            "unknown activation 'swish': give a function or one of relu, tanh, silu, gelu, elu, leaky_relu, sigmoid",
-        ),
-        (call(cnn, IMAGES, activation="swish"), "unknown activation 'swish': give a function or one of relu, tanh"),
-        (call(mlp, X, likelihood="poisson"), "unknown likelihood 'poisson': give one of categorical, normal"),
-        (call(cnn, IMAGES, likelihood="poisson"), "unknown likelihood 'poisson': give one of categorical, normal"),
-        (call(gp, X, likelihood="poisson"), "unknown likelihood 'poisson': give one of categorical, normal"),
-        (call(gp, X, kernel="linear"), "unknown kernel 'linear': give one of rbf, matern32, matern52, periodic"),
-        (call(mlp, X, num_classes=1), "num_classes=1: a classification has at least 2 classes"),
-        (call(mlp, X, num_rows=ROWS - 1), "num_rows=5 but x has 6 rows: num_rows is the size of the whole data set"),
-        (call(cnn, X), r"cnn got x of shape \(6, 4\): wanted images \(row, height, width, channel\)"),
-        (
-            call(cnn, IMAGES, pool=(2, 2, 1)),
-            r"cnn got pool=\(2, 2, 1\) for 2 blocks: give one number, or one for each block",
-        ),
-        (call(cnn, IMAGES, pool=()), r"cnn got pool=\(\) for 2 blocks: give one number, or one for each block"),
-        (call(cnn, IMAGES, pool=(2, 5)), "max_pool got a 4x4 image, smaller than its 5x5 window: pool less"),
-        (call(cnn, IMAGES, pool=9), "max_pool got a 8x8 image, smaller than its 9x9 window: pool less"),
-        (
-            lambda: dense("out", IMAGES, 3),
-            r"dense layer 'out' got x of shape \(6, 8, 8, 1\): wanted \(row, feature\), flatten it first",
-        ),
-        (
-            lambda: conv("edges", X, 3),
-            r"conv layer 'edges' got x of shape \(6, 4\): wanted \(row, height, width, channel\)",
-        ),
-        (lambda: Normal(0), "Normal prior got scale=0: give a finite number above 0"),
-        (lambda: Normal(np.nan), "Normal prior got scale=nan: give a finite number above 0"),
-        (lambda: Laplace(-1.0), "Laplace prior got scale=-1.0: give a finite number above 0"),
-        (lambda: ScaleMixture(scale_1=np.inf), "ScaleMixture prior got scale_1=inf: give a finite number above 0"),
-        (lambda: ScaleMixture(scale_2=0.0), "ScaleMixture prior got scale_2=0.0: give a finite number above 0"),
-        (lambda: ScaleMixture(1.0), r"ScaleMixture prior got mixture_weight=1.0: give a number in \(0, 1\)"),
-        (lambda: Hierarchical(scale=0.0), "Hierarchical prior got scale=0.0: give a finite number above 0"),
-        (lambda: Hierarchical(spread=-1.0), "Hierarchical prior got spread=-1.0: give a finite number above 0"),
-    ],
-)
-def test_bad_input(bad, message):
-    with pytest.raises(ValueError, match=message):
-        bad()
-
-
-def test_weights_of_a_custom_prior_need_only_the_protocol():
-    class Uniform:
-        def distribution(self, name, shape, fan_in, dtype):
-            return dist.Uniform(jnp.full(shape, -1 / fan_in, dtype), 1 / fan_in).to_event(len(shape))
-
-    x, _ = data()
-    sites = trace(mlp, x, prior=Uniform(), **WIDTHS)
-    assert (
-        np.abs(sites["hidden_0.kernel"]["value"]).max() <= 1 / FEATURES < np.abs(sites["hidden_0.bias"]["value"]).max()
-    )

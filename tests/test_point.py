@@ -104,7 +104,7 @@ def test_an_ensemble_of_one_is_refused(size):
 
 
 def cliff(x, y=None):
-    """As in test_optimise: NaN as soon as w passes 2, and a start on either side of −40."""
+    """As in test_optimise_failures: NaN as soon as w passes 2, and a start on either side of −40."""
     w = numpyro.sample("w", dist.Normal(-40.0, 20.0))
     with numpyro.plate("data", len(x)):
         return numpyro.sample("y", dist.Normal(jnp.where(w > 2, jnp.nan, w), 1.0), obs=y)
