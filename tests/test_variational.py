@@ -234,6 +234,23 @@ def test_rows_have_noise_of_their_own_and_every_output_its_exact_variance(estima
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_a_dense_layer_takes_axes_between_row_and_feature(estimator):
+    """Of equal lengths, so that axes that are mixed up give no error but other numbers."""
+    layer = VariationalDense(4, 4, estimator=estimator, rngs=nnx.Rngs(0))
+    set_gaussian(layer.kernel, 0)
+    set_gaussian(layer.bias, 1)
+    x = np.random.default_rng(0).normal(size=(4, 4, 4)).astype(np.float32)
+    expected = x @ np.asarray(layer.kernel.loc[...]) + np.asarray(layer.bias.loc[...])
+    np.testing.assert_allclose(layer(x), expected, rtol=1e-5, atol=1e-6)
+    number = 4000
+    keys = jax.random.split(jax.random.key(0), number)
+    noise = np.asarray(jax.jit(jax.vmap(lambda key: layer(x, key=key)))(keys) - layer(x), np.float64)
+    exact = x**2 @ np.asarray(layer.kernel.scale) ** 2 + np.asarray(layer.bias.scale) ** 2
+    # 6 standard errors of a Normal's variance in 64 outputs: 1e-7 false alarms.
+    np.testing.assert_allclose(noise.var(0), exact, rtol=6 * np.sqrt(2 / number))
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_gradients_of_a_row_of_zeros_are_finite_and_zero(estimator):
     layer = VariationalDense(3, 2, estimator=estimator, use_bias=False, rngs=nnx.Rngs(0))
     gradient = nnx.grad(lambda layer: (layer(jnp.zeros((4, 3)), key=jax.random.key(0)) + 1).sum())(layer)
