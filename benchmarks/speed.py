@@ -1,9 +1,11 @@
 """How fast is hmcvi beside what a user would pick instead? `make speed`.
 
 Each case counts one thing: seconds until a reference has converged, gradients, training steps or scorings. Whoever
-takes part runs in a process of its own, does work that is checked to be the same, and takes turns with the others
-within each round, so that a machine that slows down slows all of them. Compiling is apart, and whoever fails is in the
-table with the reason. Ratios, taken within rounds, are what carries over to another machine; no test reads them.
+takes part runs in a process of its own and takes turns with the others within each round, so that a machine that slows
+down slows all of them. That the work is the same is checked by its results: a log joint, a gradient's length, scores,
+predictions; training by stochastic estimates has none to compare, and there it is the number of weights. Compiling is
+apart, and whoever fails is in the table with the reason. Ratios, taken within rounds, are what carries over to another
+machine; no test reads them.
 """
 
 from __future__ import annotations

@@ -80,17 +80,15 @@ def cnn_by_hand(
 
 
 def gp_by_hand(x: jax.Array, y: jax.Array | None = None, *, likelihood: str = "normal") -> None:
-    """Draw and observe as `hmcvi.models.gp` does in regression with Matérn 5/2.
-
-    Distances are taken pair by pair, as in NumPyro's example of a Gaussian process.
-    """
+    """Draw and observe as `hmcvi.models.gp` does in regression with Matérn 5/2."""
     rows, features = x.shape
     lengthscale = numpyro.sample(
         "lengthscale", dist.LogNormal(jnp.full(features, math.log(features) / 2), 1).to_event(1)
     )
     amplitude = numpyro.sample("amplitude", dist.LogNormal())
     noise_scale = numpyro.sample("noise_scale", dist.HalfNormal())
-    squared = (((x[:, None] - x[None]) / lengthscale) ** 2).sum(-1)
+    z = x / lengthscale
+    squared = (z**2).sum(1)[:, None] + (z**2).sum(1)[None] - 2 * z @ z.T
     r = jnp.sqrt(5 * jnp.maximum(squared, 1e-12))  # the root has no gradient at 0
     correlation = (1 + r + r**2 / 3) * jnp.exp(-r) + jitter(rows, x.dtype) * jnp.eye(rows)
     covariance = amplitude**2 * correlation + noise_scale**2 * jnp.eye(rows)

@@ -18,10 +18,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import jax
 
@@ -90,12 +90,13 @@ class Stopwatch:
     """Seconds since it was made, those of JAX's tracing and compiling apart.
 
     JAX says of each trace, lowering and compilation when it ends and how long it took. They lie within each other, so
-    that their union counts, not their sum.
+    that their union counts, not their sum. What comes after `stop` counts for nothing.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock, self._started = clock, clock()
         self._compiling: list[tuple[float, float]] = []
+        self._stopped: float | None = None
         jax.monitoring.register_event_duration_secs_listener(self._heard)
 
     def _heard(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
@@ -115,10 +116,19 @@ class Stopwatch:
     @property
     def seconds(self) -> float:
         """All others."""
-        return self._clock() - self._started - self.compile_seconds
+        now = self._clock() if self._stopped is None else self._stopped
+        return now - self._started - self.compile_seconds
+
+    def stop(self) -> Self:
+        """Hold both numbers as they are."""
+        if self._stopped is None:
+            self._stopped = self._clock()
+            jax.monitoring.unregister_event_duration_listener(self._heard)
+        return self
 
     def took(self, count: float, **more: Any) -> dict[str, Any]:
         """Return a round's answer: see `peer_protocol.Ready`."""
+        self.stop()
         return {"count": count, "seconds": self.seconds, "compile": self.compile_seconds, **more}
 
 
@@ -214,7 +224,9 @@ class Process:
 def measure(
     case: Case, rounds: int, torch_python: str | None = None, say: Callable[[str], Any] = lambda sentence: None
 ) -> list[Measurement]:
-    """Return what each contestant took; in each round all take turns, and whoever fails is out.
+    """Return what each contestant took; in each round all take turns, and whoever breaks down is out.
+
+    A round whose answer is a failure ("not converged") has no value, and the next round is another try.
 
     Arguments:
         case: what is compared.
@@ -262,12 +274,18 @@ def check_facts(facts: Mapping[str, Mapping[str, float]], tolerances: Mapping[st
     if not facts:
         return
     (first, wanted), (last, given) = next(iter(facts.items())), list(facts.items())[-1]
+    if set(given) != set(wanted):
+        raise FailedError(f"{last} tells {_listed(given)} and {first} {_listed(wanted)}: what is compared is unknown")
     for name, value in given.items():
         allowed = tolerances.get(name, TOLERANCE * abs(wanted[name]))
         if not abs(value - wanted[name]) <= allowed:  # NaN is no agreement
             raise FailedError(
                 f"{name} is {value:.6g} by {last} and {wanted[name]:.6g} by {first}: what is compared is not the same"
             )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "nothing"
 
 
 class _Tally:
@@ -283,17 +301,20 @@ class _Tally:
         self._about, self._compile_seconds, self.facts = ready["about"], ready["compile"], ready["facts"]
 
     def add(self, answer: Mapping[str, Any]) -> None:
-        if answer.get("failure"):
-            raise FailedError(answer["failure"])
         if not self._answers:  # later rounds find programs in a cache
             self._compile_seconds += answer.get("compile", 0.0)
         self._answers.append(answer)
 
     def measurement(self) -> Measurement:
-        seconds = tuple(float(answer["seconds"]) for answer in self._answers)
-        counts = [float(answer["count"]) for answer in self._answers]
+        missed = [answer["failure"] for answer in self._answers if answer.get("failure")]
+        came = len(missed) < len(self._answers)
+        seconds = tuple(float(answer.get("seconds", math.nan)) for answer in self._answers) if came else ()
+        counts = [float(answer.get("count", math.nan)) for answer in self._answers] if came else []
         values = seconds if self._case.unit == "s" else tuple(c / s for c, s in zip(counts, seconds, strict=True))
         notes = [answer["note"] for answer in self._answers if answer.get("note")]
+        failures = [f"{len(missed)} of {len(self._answers)} rounds {missed[-1]}"] if missed else []
+        if self.failure:
+            failures.append(self.failure)
         return Measurement(
             case=self._case.name,
             title=self._case.title,
@@ -304,7 +325,7 @@ class _Tally:
             run_seconds=seconds,
             compile_seconds=self._compile_seconds,
             note="; ".join(part for part in (self._about, notes[-1] if notes else "") if part),
-            failure=self.failure,
+            failure="; ".join(failures),
         )
 
 

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import arviz as az
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,26 +57,35 @@ class Probes:
         return {"log-likelihoods": likelihoods, "outputs": outputs.reshape(*outputs.shape[:2], -1)}
 
 
-def until_converged(blocks: Iterator[tuple[float, Mapping[str, np.ndarray]]], cap: float, most: int) -> dict[str, Any]:
+def until_converged(
+    blocks: Iterator[tuple[float, Mapping[str, np.ndarray]]], cap: float, most: int, *, anew: bool = False
+) -> dict[str, Any]:
     """Return a round's answer: the seconds when the draws so far were first judged converged, or how far they came.
 
     Arguments:
         blocks: of each block, the seconds since the beginning, and the function values (chain, draw, value) by kind.
         cap: seconds after which it has not converged.
         most: draws a chain after which it has not.
+        anew: whether each block is a longer run from the beginning, and not what follows the last one.
     """
     so_far: dict[str, np.ndarray] = {}
-    came, draws = "it made no draw", 0
+    came, draws = "it made no draw after its warm-up", 0
     for seconds, values in blocks:
         if seconds > cap:
             break
         for kind, of in values.items():
-            so_far[kind] = np.concatenate([so_far[kind], of] if kind in so_far else [of], axis=1)
+            so_far[kind] = np.concatenate([so_far[kind], of] if kind in so_far and not anew else [of], axis=1)
         judged, draws = verdict(so_far), so_far["log-likelihoods"].shape[1]
-        lowest, score = min(judged.ess_bulk, judged.ess_tail), so_far["log-likelihoods"].mean()
+        lowest = min(judged.ess_bulk, judged.ess_tail)
         came = f"{draws:,} draws a chain had R-hat {judged.rhat:.3f}, ESS {lowest:,.0f}"
         if judged.converged:
-            return {"count": 1, "seconds": seconds, "note": f"{came}, mean log-likelihood {score:.3f}"}
+            return {"count": 1, "seconds": seconds, "note": f"{came}, {_score(so_far['log-likelihoods'])}"}
         if draws >= most:
             return {"failure": f"not converged within {most:,} draws a chain: {came}"}
     return {"failure": f"not converged within {cap:,.0f} s: {came}"}
+
+
+def _score(log_likelihoods: np.ndarray) -> str:
+    """Return the mean of log likelihoods (chain, draw, row) with its Monte Carlo error, which tells samplers apart."""
+    series = log_likelihoods.mean(axis=2, dtype=np.float64)
+    return f"log likelihood of a held-out row {series.mean():.4f} ± {float(az.mcse(series)):.4f}"

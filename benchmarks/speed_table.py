@@ -36,11 +36,11 @@ class Measurement:
         contestant: who took part.
         ours: whether that is hmcvi.
         unit: "s", of which fewer are better, or something a second.
-        values: in that unit, by round (round,); rounds before a failure count.
+        values: in that unit, by round (round,); NaN where a round failed; empty where all did.
         run_seconds: of each round, compiling apart (round,).
         compile_seconds: until the first round was over, compiling alone.
         note: versions, settings, and what a reader must know.
-        failure: why there are no values, or no more; "" where all went well.
+        failure: why values are missing; "" where none is.
     """
 
     case: str
@@ -56,10 +56,11 @@ class Measurement:
 
 
 def ratios(one: Measurement, other: Measurement) -> np.ndarray:
-    """Return how many times as fast one is as another, round by round (round,), as far as both came."""
+    """Return how many times as fast one is as another, in the rounds that both came through (round,)."""
     rounds = min(len(one.values), len(other.values))
     a, b = np.array(one.values[:rounds]), np.array(other.values[:rounds])
-    return b / a if one.unit == "s" else a / b
+    both = np.isfinite(a) & np.isfinite(b)
+    return b[both] / a[both] if one.unit == "s" else a[both] / b[both]
 
 
 def shown(found: Sequence[Measurement]) -> Group:
@@ -141,7 +142,7 @@ def _tables(found: Sequence[Measurement]) -> list[tuple[list[str], list[list[str
     for one in found:
         cells = [_spread(np.array(one.values))]
         if unit != "s":
-            cells.append(_number(float(np.median(one.run_seconds))) if one.run_seconds else "–")
+            cells.append(_number(float(np.nanmedian(one.run_seconds))) if one.run_seconds else "–")
         rows.append([one.contestant, *cells, _number(one.compile_seconds) if one.values else "–"])
     tables = [(header, rows)]
     ours = [one for one in found if one.ours and one.values]
@@ -161,7 +162,7 @@ def _sentences(found: Sequence[Measurement]) -> list[str]:
         f"{one.contestant} takes {_spread(100 / ratios(one, other) - 100)} % longer than {other.contestant}"
         for one in ours
         for other in others
-        if one.unit == OVERHEAD
+        if one.unit == OVERHEAD and len(ratios(one, other))
     ]
     return [*failed, *longer, *(f"{one.contestant}: {one.note}" for one in found if one.note)]
 
@@ -179,7 +180,11 @@ def _page(path: Path) -> str:
         for header, rows in _tables(found):
             lines += ["", _line(header), _line(["---", *["---:"] * (len(header) - 1)]), *map(_line, rows)]
         lines += ["", *(f"- {sentence}" for sentence in _sentences(found))]
-        lines += [f"- measured {made['date']} on {made['device']}, with {made['versions']}"]
+        rounds = max(len(one.values) for one in found)
+        lines += [
+            f"- measured {made['date']} in {rounds} round{'s' if rounds != 1 else ''} on {made['device']}, with "
+            f"{made['versions']}"
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -208,7 +213,8 @@ def _ratio(value: float) -> str:
 
 
 def _spread(values: np.ndarray, number: Callable[[float], str] = _number) -> str:
-    """Return the median, and the extremes where there are several."""
+    """Return the median, and the extremes where there are several; NaN stands for a round that has no value."""
+    values = values[np.isfinite(values)]
     if not len(values):
         return "–"
     if len(values) == 1:

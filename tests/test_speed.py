@@ -80,12 +80,21 @@ def test_failures_are_recorded_and_end_nobody_else_s_rounds(compared):
         c={"fact": 1, "seconds": [0, 1, 1]},
         rounds=3,
     )
-    assert asked == "abcaba"  # c is out after its first round, b after its second
+    assert asked == "abcabcac"  # b is out after its second round; c, which broke nothing, tries again
     assert found["a"].values == (40, 40, 40)
     assert found["b"].values == (20,)
     assert found["b"].failure == "it ended with status 3: ValueError: it broke"
     assert found["missing"].failure == "pyro is not here (pip install 'hmcvi[peers]')"
-    assert found["c"].failure == "not converged"
+    assert found["c"].failure == "1 of 3 rounds not converged"
+    np.testing.assert_array_equal(found["c"].values, (np.nan, 40, 40))
+    np.testing.assert_array_equal(ratios(found["a"], found["c"]), (1, 1))
+
+
+def test_whoever_fails_in_every_round_has_no_value(compared):
+    found, _ = compared(a={"fact": 1, "seconds": [1, 1]}, b={"fact": 1, "seconds": [0, 0]})
+    assert found["b"].values == ()
+    assert found["b"].failure == "2 of 2 rounds not converged"
+    assert list(ratios(found["a"], found["b"])) == []
 
 
 def test_whoever_does_not_answer_is_not_waited_for(tmp_path, monkeypatch):
@@ -116,6 +125,12 @@ def test_facts_agree_to_a_thousandth_or_to_their_own_tolerance(value, fails):
     check_facts({}, {})
 
 
+@pytest.mark.parametrize("given", [{"nll": 1.0}, {"nll": 1.0, "accuracy": 0.9, "ece": 0.1}, {"loss": 1.0}])
+def test_facts_that_only_one_tells_are_not_taken_for_equal(given):
+    with pytest.raises(FailedError, match=r"and a accuracy, nll: what is compared is unknown"):
+        check_facts({"a": {"nll": 1.0, "accuracy": 0.9}, "b": given}, {})
+
+
 def test_compiling_is_the_union_of_what_jax_says_it_took():
     now = [0.0]
     watch = Stopwatch(clock=lambda: now[0])
@@ -132,8 +147,10 @@ def test_jax_tells_the_stopwatch_of_its_compiling():
     watch = Stopwatch()
     jax.jit(lambda x: jnp.sin(x) + 3.25)(jnp.ones(3))
     assert 0 < watch.compile_seconds < np.inf
-    before = watch.compile_seconds
-    assert watch.compile_seconds == before
+    seconds, compiling = watch.stop().seconds, watch.compile_seconds
+    jax.jit(lambda x: jnp.cos(x) + 3.25)(jnp.ones(3))  # what a judge compiles
+    assert (watch.seconds, watch.compile_seconds) == (seconds, compiling)
+    assert watch.stop().seconds == seconds
 
 
 def measurement(contestant, values, *, ours=False, unit="s", **more):
@@ -214,7 +231,7 @@ def test_what_is_published_is_read_back_and_other_cases_stay(tmp_path):
     text = page.read_text()
     assert text.startswith("# Speed\n")
     assert "| times as fast as | hmcvi |\n| --- | ---: |\n| peer | 2.00 |" in text
-    assert "- measured 2026-02-02 on 2 cores | of a test, with jax 1" in text
+    assert "- measured 2026-02-02 in 1 round on 2 cores | of a test, with jax 1" in text
     assert "not here" not in text  # the case was measured anew
 
     publish(tmp_path, first, made)
