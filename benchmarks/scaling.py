@@ -57,6 +57,8 @@ class Size:
 
 QUICK = Size(rows=64, features=2, width=2, draws=4, steps=20, batch_size=16)
 
+DEVICES, ROUNDS = (1, 2, 4), 5
+
 CHAINS = 4
 """Chains of strong scaling."""
 
@@ -153,21 +155,23 @@ def main(arguments: Sequence[str] | None = None, *, command: Sequence[str] = COM
         return 0
     options.out.mkdir(parents=True, exist_ok=True)
     found: list[dict[str, Any]] = []
-    table = pd.DataFrame()
+    table, load = pd.DataFrame(), os.getloadavg()[0]
     for place in range(options.rounds):
         for number in options.devices if place % 2 == 0 else options.devices[::-1]:
             rates = _run([*command, str(number), *(["--quick"] if options.quick else [])])
             found += [{"round": place, "devices": number, **rate} for rate in rates]
             said = f"failed: {rates[0]['failed']}" if rates[0]["failed"] else "measured"
             print(f"round {place + 1} of {options.rounds}: {number} devices {said}", file=sys.stderr)
-            table = _write(options.out, found, options.rounds, size)
+            table = _write(options.out, found, options.rounds, size, load)
     failed = any(rate["failed"] for rate in found)
-    if options.publish is not None and not options.quick and not failed:
+    whole_run = not options.quick and set(DEVICES) <= set(options.devices) and options.rounds >= ROUNDS
+    if options.publish is not None and whole_run and not failed:
         options.publish.mkdir(parents=True, exist_ok=True)
-        for name in ("scaling.md", "scaling.csv", "rates.csv"):
+        for name in ("scaling.md", "scaling.csv", "rates.csv", "conditions.json"):
             shutil.copyfile(options.out / name, options.publish / name)
     elif options.publish is not None:
-        print(f"{options.publish} is left as it is: not everything was measured in full", file=sys.stderr)
+        wanted = f"{ROUNDS} rounds on {', '.join(map(str, DEVICES))} devices, none of which fails"
+        print(f"{options.publish} is left as it is: published are {wanted}", file=sys.stderr)
     print("nothing was measured" if table.empty else table.to_string(index=False, float_format="{:.2f}".format))
     return int(failed)
 
@@ -183,8 +187,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--one", type=whole, help=argparse.SUPPRESS)  # what the processes of a round are told
     options = parser.parse_args(arguments)
-    options.devices = options.devices or ([1, 2] if options.quick else [1, 2, 4])
-    options.rounds = (1 if options.quick else 5) if options.rounds is None else options.rounds
+    options.devices = options.devices or list(DEVICES[:2] if options.quick else DEVICES)
+    options.rounds = (1 if options.quick else ROUNDS) if options.rounds is None else options.rounds
     if options.one is not None:
         options.devices = [options.one]
     if min(*options.devices, options.rounds) < 1:
@@ -212,21 +216,21 @@ def _run(command: Sequence[str]) -> list[dict[str, Any]]:
     return [{"failed": f"ended with status {run.returncode}: {last or 'it said nothing'}"}]
 
 
-def _write(folder: Path, found: list[dict[str, Any]], rounds: int, size: Size) -> pd.DataFrame:
-    """Write what was found so far, and return its table."""
+def _write(folder: Path, found: list[dict[str, Any]], rounds: int, size: Size, load: float) -> pd.DataFrame:
+    """Write what was found so far, and return its table; load is the machine's before the first round."""
     rates = pd.DataFrame(found, columns=list(COLUMNS))
     table = speed_ups(rates[rates["failed"] == ""])
     checksums.write_summed(folder / "rates.csv", rates.to_csv(index=False))
     checksums.write_summed(folder / "scaling.csv", table.to_csv(index=False))
-    conditions = {**made_with(), "processor": processor(), "cores": visible_cores(), "load": os.getloadavg()}
+    conditions = {**made_with(), "processor": processor(), "cores": visible_cores(), "load": load}
     conditions |= {"rounds": rounds, "size": size.__dict__}
     checksums.write_summed(folder / "conditions.json", json.dumps(conditions, indent=2) + "\n")
-    checksums.write_summed(folder / "scaling.md", page(table, conditions))
+    checksums.write_summed(folder / "scaling.md", page(table, rates[rates["failed"] != ""], conditions))
     return table
 
 
-def page(table: pd.DataFrame, conditions: Mapping[str, Any]) -> str:
-    """Return scaling.md: a row for each case, a column for each number of devices, and what it was measured on."""
+def page(table: pd.DataFrame, failures: pd.DataFrame, conditions: Mapping[str, Any]) -> str:
+    """Return scaling.md: a row for each case, a column for each number of devices, what failed, and the conditions."""
     devices = sorted(set(table["devices"]))
     size = conditions["size"]
     lines = [
@@ -248,11 +252,15 @@ def page(table: pd.DataFrame, conditions: Mapping[str, Any]) -> str:
         [
             *lines,
             "",
+            *(
+                f"- round {row['round'] + 1}, {row['devices']} devices: {row['failed']}"
+                for _, row in failures.iterrows()
+            ),
             f"- an MLP {size['features']}-{size['width']}-2, {size['rows']:,} rows (of each device in weak scaling); "
             f"hmc: {CHAINS} chains (weak: one a device) or one over divided rows, {2 * size['draws']} draws of 15 "
             f"steps; bbb: minibatches of {size['batch_size']} rows (weak: of each device), {size['steps']} steps",
             f"- measured {time.strftime('%Y-%m-%d')} on {where()}, {conditions['cores']} cores, load "
-            f"{conditions['load'][0]:.1f} at the end, with {versions}",
+            f"{conditions['load']:.1f} before the first round, with {versions}",
             "- `make scaling` measures anew; every round is in rates.csv. [The plan](plan.md) for 8 GPUs and 64 hosts.",
             "",
         ]

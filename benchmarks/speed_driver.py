@@ -1,9 +1,10 @@
-"""What our driver costs a draw: the case "driver" of `speed.py`.
+"""What our driver costs a draw: the cases "driver" and "driver-parallel" of `speed.py`.
 
 The same kernel, key, data and chain method, once in one compiled loop that does nothing else, and once under `fit` with
 progress shown, a checkpoint written as often as by default, and all statistics kept. Both count from the first draw
 on, so that starting counts for neither: the driver from its first word of progress to the end of the call, which holds
 the last checkpoint and the constrained draws, too. Both make the same draws: the length of the last ones is compared.
+In parallel, where a chunk ends when the slowest of its chains does, the bare loop is one `pmap` over the same devices.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -30,25 +31,39 @@ __all__ = ["CONTESTANTS", "cases"]
 
 DATA, MODEL = "digits", "mlp"
 
+CHAINS = {"sequential": 2, "parallel": 4}
+
 
 def cases(quick: bool) -> list[Case]:
-    """Return the case."""
+    """Return the cases."""
     module, draws = "speed_driver", 40 if quick else 400
+    said = "draws of NUTS a second with everything our driver does, and in a bare compiled loop"
     return [
         Case(
-            "driver",
-            f"draws of NUTS a second with everything our driver does, and in a bare compiled loop: {DATA}, {MODEL}, "
-            "2 chains in turn",
+            name,
+            f"{said}: {DATA}, {MODEL}, {how}",
             "draws/s",
             (Contestant("hmcvi fit", module, ours=True), Contestant("the bare loop", module)),
-            {"rows": 60 if quick else None, "warmup": draws, "draws": draws},
+            {"rows": 60 if quick else None, "chain_method": chain_method, "warmup": draws, "draws": draws},
+        )
+        for name, chain_method, how in (
+            ("driver", "sequential", "2 chains in turn"),
+            ("driver-parallel", "parallel", "4 chains over 4 host devices"),
         )
     ]
 
 
-def method_of(warmup: int, draws: int) -> NUTS:
+def method_of(chain_method: Literal["sequential", "parallel"], warmup: int, draws: int) -> NUTS:
     """Return the sampler."""
-    return NUTS(num_warmup=warmup, num_draws=draws, num_chains=2, chain_method="sequential")
+    chains = CHAINS[chain_method]
+    return NUTS(num_warmup=warmup, num_draws=draws, num_chains=chains, chain_method=chain_method)
+
+
+def probes_of(method: NUTS, rows: int | None) -> Probes:
+    """Return the data and model, where JAX has a device for each chain that is to have one."""
+    if method.chain_method == "parallel":
+        jax.config.update("jax_num_cpu_devices", method.num_chains)
+    return Probes(DATA, MODEL, rows)
 
 
 class Spoken(Progress):
@@ -66,9 +81,10 @@ class Spoken(Progress):
         super().update(done, total, unit, detail)
 
 
-def driver(*, rows: int | None, warmup: int, draws: int) -> Ready:
+def driver(*, rows: int | None, **sizes: Any) -> Ready:
     """Return `fit`."""
-    probes = Probes(DATA, MODEL, rows)
+    method = method_of(**sizes)
+    probes = probes_of(method, rows)
 
     def run(number: int) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder, (Path(folder) / "said").open("w") as file:
@@ -79,57 +95,68 @@ def driver(*, rows: int | None, warmup: int, draws: int) -> Ready:
                 probes.model,
                 probes.x,
                 probes.y,
-                method_of(warmup, draws),
+                method,
                 progress=progress,
                 checkpoint=Path(folder) / "fit.ckpt",
             )
             jax.block_until_ready(dict(result.draws))
             assert progress.watch is not None
-            seconds = progress.watch.seconds
-        return {"count": 2 * (warmup + draws - 1), "seconds": seconds, "compile": watch.compile_seconds}
+            seconds = progress.watch.stop().seconds
+        return {"count": _count(method), "seconds": seconds, "compile": watch.stop().compile_seconds}
 
-    return Ready(run, _mean_of(probes, draws, warmup))
+    result = fit(jax.random.key(0), probes.model, probes.x, probes.y, method, progress=False)
+    return Ready(run, _facts({name: np.asarray(values) for name, values in result.draws.items()}))
 
 
-def bare(*, rows: int | None, warmup: int, draws: int) -> Ready:
+def bare(*, rows: int | None, **sizes: Any) -> Ready:
     """Return the loop."""
-    probes = Probes(DATA, MODEL, rows)
+    method = method_of(**sizes)
+    probes = probes_of(method, rows)
 
     def run(number: int) -> dict[str, Any]:
-        _, seconds, compile_seconds = bare_draws(jax.random.key(number), probes, warmup, draws)
-        return {"count": 2 * (warmup + draws - 1), "seconds": seconds, "compile": compile_seconds}
+        _, seconds, compile_seconds = bare_draws(jax.random.key(number), probes, method)
+        return {"count": _count(method), "seconds": seconds, "compile": compile_seconds}
 
-    draws_made, *_ = bare_draws(jax.random.key(0), probes, warmup, draws)
+    draws_made, *_ = bare_draws(jax.random.key(0), probes, method)
     return Ready(run, _facts(draws_made))
 
 
-def bare_draws(key: jax.Array, probes: Probes, warmup: int, draws: int) -> tuple[dict[str, np.ndarray], float, float]:
+def bare_draws(key: jax.Array, probes: Probes, method: NUTS) -> tuple[dict[str, np.ndarray], float, float]:
     """Return draws (chain, draw, ...) by site, unconstrained, the seconds from the second on, and of compiling."""
-    method = method_of(warmup, draws)
     watch = Stopwatch()
     chains = method.start(jax.random.split(key, method.num_chains), probes.model, probes.x, probes.y)
 
-    def over_chains(number: int, states: Any, x: jax.Array, y: jax.Array) -> Any:
+    def chain(number: int, state: Any, x: jax.Array, y: jax.Array) -> Any:
         def step(state: Any, _: None) -> Any:
             state = chains.draw(state, x, y)
             return state, chains.record(state)["z"]
 
-        return lax.map(lambda state: lax.scan(step, state, None, length=number), states)
+        return lax.scan(step, state, None, length=number)
+
+    def in_turn(number: int, states: Any, x: jax.Array, y: jax.Array) -> Any:
+        return lax.map(lambda state: chain(number, state, x, y), states)
+
+    def all_chains(number: int) -> Any:
+        if method.chain_method == "sequential":
+            return jax.jit(partial(in_turn, number))
+        return jax.pmap(partial(chain, number), in_axes=(0, None, None))
 
     first, rest = (
-        jax.jit(partial(over_chains, number)).lower(chains.state, probes.x, probes.y).compile()
-        for number in (1, warmup + draws - 1)
+        all_chains(number).lower(chains.state, probes.x, probes.y).compile()
+        for number in (1, method.num_warmup + method.num_draws - 1)
     )
-    compile_seconds = watch.compile_seconds
+    compile_seconds = watch.stop().compile_seconds
     states, _ = jax.block_until_ready(first(chains.state, probes.x, probes.y))
     watch = Stopwatch()
     _, z = jax.block_until_ready(rest(states, probes.x, probes.y))
-    return {name: np.asarray(values)[:, warmup - 1 :] for name, values in z.items()}, watch.seconds, compile_seconds
+    seconds = watch.stop().seconds
+    kept = {name: np.asarray(values)[:, method.num_warmup - 1 :] for name, values in z.items()}
+    return kept, seconds, compile_seconds
 
 
-def _mean_of(probes: Probes, draws: int, warmup: int) -> dict[str, float]:
-    result = fit(jax.random.key(0), probes.model, probes.x, probes.y, method_of(warmup, draws), progress=False)
-    return _facts({name: np.asarray(values) for name, values in result.draws.items()})
+def _count(method: NUTS) -> int:
+    """Return the draws of all chains from the second on."""
+    return method.num_chains * (method.num_warmup + method.num_draws - 1)
 
 
 def _facts(draws: dict[str, np.ndarray]) -> dict[str, float]:

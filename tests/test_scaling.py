@@ -93,13 +93,19 @@ def test_a_process_that_fails_is_a_row_and_the_others_are_measured(command, tmp_
     assert f"4 devices failed: {FAILED}" in capsys.readouterr().err
 
 
-def test_only_what_was_measured_in_full_is_published(command, tmp_path, capsys):
+def test_only_what_was_measured_in_full_is_published(command, tmp_path, capsys, monkeypatch):
     folders = ["--out", str(tmp_path / "out"), "--publish", str(tmp_path / "published")]
-    scaling.main(["--devices", "1", "4", "--rounds", "1", *folders], command=command)
+    scaling.main(["--rounds", "1", *folders], command=command)
+    assert "- round 1, 4 devices: " + FAILED in (tmp_path / "out" / "scaling.md").read_text()
+    monkeypatch.setattr(scaling, "DEVICES", (1, 2))
+    monkeypatch.setattr(scaling, "ROUNDS", 2)
+    assert scaling.main(["--rounds", "1", *folders], command=command) == 0
+    assert scaling.main(["--devices", "1", *folders], command=command) == 0
     assert not (tmp_path / "published").exists()
-    assert "not everything was measured in full" in capsys.readouterr().err
-    assert scaling.main(["--devices", "1", "2", "--rounds", "1", *folders], command=command) == 0
+    assert "published are 2 rounds on 1, 2 devices, none of which fails" in capsys.readouterr().err
+    assert scaling.main(folders, command=command) == 0
     assert "| a, weak | 1.00 (1.00–1.00) | 2.00 (2.00–2.00) |" in (tmp_path / "published" / "scaling.md").read_text()
+    assert json.loads((tmp_path / "published" / "conditions.json").read_text())["rounds"] == 2
 
 
 def test_where_all_fail_that_is_told(command, tmp_path, capsys):

@@ -132,8 +132,9 @@ def _log_likelihood(problem):
 def test_the_bare_loop_makes_the_draws_of_the_driver():
     probes = Probes("digits", "mlp", 30)
     key = jax.random.key(3)
-    bare, *_ = speed_driver.bare_draws(key, probes, warmup=5, draws=4)
-    result = fit(key, probes.model, probes.x, probes.y, speed_driver.method_of(5, 4), progress=False)
+    method = speed_driver.method_of("sequential", 5, 4)
+    bare, *_ = speed_driver.bare_draws(key, probes, method)
+    result = fit(key, probes.model, probes.x, probes.y, method, progress=False)
     assert set(bare) == set(result.draws)
     for site, values in bare.items():
         assert values.shape == result.draws[site].shape
