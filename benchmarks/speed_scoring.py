@@ -200,12 +200,12 @@ def contestant(name: str, **given: int) -> Ready:
     before = psutil.Process().memory_info().rss
     watch = Stopwatch()
     found = SCORERS[name](fit, x, y)
-    compile_seconds = watch.compile_seconds
+    compile_seconds = watch.stop().compile_seconds
 
     def run(number: int) -> dict[str, Any]:
         watch = Stopwatch()
         SCORERS[name](fit, x, y)
-        return {"count": 1, "seconds": watch.seconds, "note": f"adds {(peak_bytes() - before) / 1e6:,.0f} MB"}
+        return {"count": 1, "seconds": watch.stop().seconds, "note": f"adds {(peak_bytes() - before) / 1e6:,.0f} MB"}
 
     shared = {score: value for score, value in found.items() if not score.startswith("error of ")}
     return Ready(run, shared, compile_seconds=compile_seconds)
