@@ -21,6 +21,10 @@ NUM_SEEDS = 50
 FACTOR = 1.5
 """50 seeds know a standard deviation to 10 %: a correct error misses a factor of 1.5 once in 10,000 scores."""
 
+JUMPING = {"accuracy": 2.0, "ece": 2.0, "coverage, 90%": 2.0}
+"""Factors by which errors of scores that jump may be too large: where a row changes sides, a jackknife reports up to √2
+times the error (as of a median, Efron 1982, The Jackknife, section 3.4), which 50 seeds know to 10 %."""
+
 NUM_DRAWS = 60
 """Independent draws of a fit: few, so that an accuracy and a coverage of 120 rows move at all."""
 
@@ -52,7 +56,7 @@ def ratios(fits: list[Fit], task: str) -> dict[str, float]:
 def judge(record, found: dict[str, float], task: str, draws: str) -> None:
     for name in MAIN[task]:
         what = f"{task}, {draws}, {name}: reported over true"
-        record("Monte Carlo errors of the scoreboard", what, found[name], 1 / FACTOR, FACTOR)
+        record("Monte Carlo errors of the scoreboard", what, found[name], 1 / FACTOR, JUMPING.get(name, FACTOR))
 
 
 @pytest.mark.validate

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.validate
 RUNS = {
     "mlp": "--data wine --methods nuts hmc mclmc mams svi svi-full laplace bbb bbb-local bbb-shared map ensemble",
     "mlp, regression": "--data wave --methods nuts svi bbb",
-    "cnn": "--data digits --model cnn --rows 200 --methods nuts svi bbb",
+    "cnn": "--data digits --model cnn --rows 60 --test-rows 60 --methods nuts svi bbb",
     "gp": "--data wave --model gp --methods nuts svi bbb",
 }
 """Every method and every model, at the small budgets of --quick."""
