@@ -46,7 +46,7 @@ soak: $(READY)
 	$(BIN)/python -m hmcvi.benchmarks.soak --publish benchmarks/results/soak $(ARGS)
 
 test: $(READY)
-	MPLBACKEND=Agg $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	MPLBACKEND=Agg $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 coverage: $(READY)
 	$(MAKE) test ARGS="--cov --cov-report term $(ARGS)"

@@ -8,6 +8,9 @@ from .validation import Validation, record
 
 __all__ = ["record"]
 
+LONGEST = ("test_distributed", "test_examples", "test_compare", "test_interrupts", "test_kept_programs", "test_mesh")
+"""Files of few tests that start processes: minutes each. xdist's own order, by number of tests, has them last."""
+
 
 def pytest_addoption(parser):
     parser.addoption("--validation", metavar="FOLDER", type=Path, help="where the table of a whole validation goes")
@@ -27,6 +30,11 @@ def pytest_configure(config):
         os.environ["XLA_FLAGS"] = " ".join([*flags, "--xla_backend_optimization_level=0"])
     if config.option.validation:
         config.pluginmanager.register(Validation(config, config.option.validation))
+
+
+def pytest_collection_modifyitems(items):
+    """Put the files that take longest first: one that began last would keep one worker busy while the other has none."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 def pytest_unconfigure(config):

@@ -326,6 +326,7 @@ def test_the_command_measures_prints_and_publishes(tmp_path, monkeypatch, capsys
     assert "driver: what is measured" in said
     assert [found[0].case for _, found in read(tmp_path / "out" / "speed.csv")] == [
         "driver",
+        "driver-parallel",
         "gp-gradient",
         "gp-predict",
         "gp-fit",
