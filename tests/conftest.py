@@ -33,7 +33,7 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    """Put the files that take longest first: one that began last would keep one worker busy while the other has none."""
+    """Put the files that take longest first: begun last, one would keep a worker busy while the other has none."""
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
