@@ -223,7 +223,7 @@ def _write(folder: Path, found: list[dict[str, Any]], rounds: int, size: Size, l
     checksums.write_summed(folder / "rates.csv", rates.to_csv(index=False))
     checksums.write_summed(folder / "scaling.csv", table.to_csv(index=False))
     conditions = {**made_with(), "processor": processor(), "cores": visible_cores(), "load": load}
-    conditions |= {"rounds": rounds, "size": size.__dict__}
+    conditions |= {"rounds": rounds, "rounds_done": rates["round"].nunique(), "size": size.__dict__}
     checksums.write_summed(folder / "conditions.json", json.dumps(conditions, indent=2) + "\n")
     checksums.write_summed(folder / "scaling.md", page(table, rates[rates["failed"] != ""], conditions))
     return table
@@ -237,8 +237,8 @@ def page(table: pd.DataFrame, failures: pd.DataFrame, conditions: Mapping[str, A
         "# Scaling over host devices",
         "",
         "Rows that gradients read in a second, over those on the fewest devices of the same round: medians of "
-        f"{conditions['rounds']} rounds (lowest to highest), compiling apart. Strong scaling divides the same work, "
-        "weak scaling gives every device as much as one had; the ideal is the number of devices in both, as far as "
+        f"{conditions['rounds_done']} rounds (lowest to highest), compiling apart. Strong scaling divides the same "
+        "work, weak scaling gives every device as much as one had; the ideal is the number of devices in both, as far as "
         "there are cores for them.",
         "",
         f"| | {' | '.join(f'{number} device' + 's' * (number > 1) for number in devices)} |",

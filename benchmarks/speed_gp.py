@@ -214,7 +214,7 @@ def _in_a_loop(log_likelihood: Callable[..., jax.Array], problem: Problem, secon
 
     watch = Stopwatch()
     compiled = jax.jit(steps).lower(jnp.asarray(1), given, x, y).compile()
-    compile_seconds = watch.compile_seconds
+    compile_seconds = watch.stop().compile_seconds
     facts = problem.facts(*jax.jit(with_gradient)(given, x, y))
 
     def take(number: int) -> None:
@@ -227,7 +227,7 @@ def _calls(predicted: Callable[[], tuple[np.ndarray, np.ndarray]], seconds: floa
     """Return a contestant that is called again and again, from Python."""
     watch = Stopwatch()
     mean, sd = predicted()
-    compile_seconds = watch.compile_seconds
+    compile_seconds = watch.stop().compile_seconds
     facts = {"the length of its means": float(np.linalg.norm(mean)), "that of its sds": float(np.linalg.norm(sd))}
 
     def take(number: int) -> None:

@@ -258,6 +258,7 @@ def measure(
                     tally.add(processes[contestant.name].round(number, case.limit))
                 except FailedError as error:
                     tally.failure = str(error)
+                    processes.pop(contestant.name).close()  # it would go on beside the others
     finally:
         for process in processes.values():
             process.close()

@@ -69,7 +69,7 @@ def until_converged(
         anew: whether each block is a longer run from the beginning, and not what follows the last one.
     """
     so_far: dict[str, np.ndarray] = {}
-    came, draws = "it made no draw after its warm-up", 0
+    came, draws = "no draw after the warm-up came in time", 0
     for seconds, values in blocks:
         if seconds > cap:
             break

@@ -140,7 +140,8 @@ def _tables(found: Sequence[Measurement]) -> list[tuple[list[str], list[list[str
     header = ["", "seconds" if unit == "s" else unit, *([] if unit == "s" else ["run, s"]), "compile, s"]
     rows = []
     for one in found:
-        cells = [_spread(np.array(one.values))]
+        came = np.isfinite(one.values).sum()
+        cells = [_spread(np.array(one.values)) + (f", {came} of {len(one.values)}" if came < len(one.values) else "")]
         if unit != "s":
             cells.append(_number(float(np.nanmedian(one.run_seconds))) if one.run_seconds else "–")
         rows.append([one.contestant, *cells, _number(one.compile_seconds) if one.values else "–"])
@@ -172,8 +173,8 @@ def _page(path: Path) -> str:
         "# Speed",
         "",
         "hmcvi beside what a user would pick instead, in the same run on the same work: medians over rounds (lowest to "
-        "highest), in which all take turns. Ratios are taken within rounds, above 1 where hmcvi is faster; compiling "
-        "is apart. `make speed` measures anew; every round is in speed.csv.",
+        "highest), in which all take turns; “2 of 5” stands where the other rounds failed, and counts those "
+        "two. Ratios are taken within rounds, above 1 where hmcvi is faster; compiling is apart. `make speed` measures anew; every round is in speed.csv.",
     ]
     for made, found in read(path):
         lines += ["", f"## {found[0].case}", "", f"{found[0].title[0].upper()}{found[0].title[1:]}."]
@@ -181,10 +182,8 @@ def _page(path: Path) -> str:
             lines += ["", _line(header), _line(["---", *["---:"] * (len(header) - 1)]), *map(_line, rows)]
         lines += ["", *(f"- {sentence}" for sentence in _sentences(found))]
         rounds = max(len(one.values) for one in found)
-        lines += [
-            f"- measured {made['date']} in {rounds} round{'s' if rounds != 1 else ''} on {made['device']}, with "
-            f"{made['versions']}"
-        ]
+        told = f" in {rounds} round{'s' if rounds != 1 else ''}" if rounds else ""
+        lines += [f"- measured {made['date']}{told} on {made['device']}, with {made['versions']}"]
     return "\n".join(lines) + "\n"
 
 

@@ -25,15 +25,16 @@ def pytest_configure(config):
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
     if config.option.markexpr != "validate":
         # Compiling is much of the tests' time: without LLVM's passes those of the samplers took 66 s of a processor in
-        # place of 88. `make validate` compiles as users do.
+        # place of 88. `make validate` compiles as users do, and so does who sets another level: XLA takes the last one.
         flags = os.environ.get("XLA_FLAGS", "").split()
-        os.environ["XLA_FLAGS"] = " ".join([*flags, "--xla_backend_optimization_level=0"])
+        os.environ["XLA_FLAGS"] = " ".join(["--xla_backend_optimization_level=0", *flags])
     if config.option.validation:
         config.pluginmanager.register(Validation(config, config.option.validation))
 
 
 def pytest_collection_modifyitems(items):
     """Put the files that take longest first: begun last, one would keep a worker busy while the other has none."""
+    assert all((Path(__file__).parent / f"{name}.py").exists() for name in LONGEST)
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 

@@ -21,9 +21,8 @@ NUM_SEEDS = 50
 FACTOR = 1.5
 """50 seeds know a standard deviation to 10 %: a correct error misses a factor of 1.5 once in 10,000 scores."""
 
-JUMPING = {"accuracy": 2.0, "ece": 2.0, "coverage, 90%": 2.0}
-"""Factors by which errors of scores that jump may be too large: where a row changes sides, a jackknife reports up to √2
-times the error (as of a median, Efron 1982, The Jackknife, section 3.4), which 50 seeds know to 10 %."""
+LARGER_OF_TWO = 1.15
+"""With four chains the larger of two errors is reported, 15 % too large on average: see `batch_replicates`."""
 
 NUM_DRAWS = 60
 """Independent draws of a fit: few, so that an accuracy and a coverage of 120 rows move at all."""
@@ -53,10 +52,10 @@ def ratios(fits: list[Fit], task: str) -> dict[str, float]:
     return {name: float(np.sqrt(np.mean(errors**2)) / np.std(values, ddof=1)) for name, (values, errors) in of.items()}
 
 
-def judge(record, found: dict[str, float], task: str, draws: str) -> None:
+def judge(record, found: dict[str, float], task: str, draws: str, factor: float = FACTOR) -> None:
     for name in MAIN[task]:
         what = f"{task}, {draws}, {name}: reported over true"
-        record("Monte Carlo errors of the scoreboard", what, found[name], 1 / FACTOR, JUMPING.get(name, FACTOR))
+        record("Monte Carlo errors of the scoreboard", what, found[name], 1 / FACTOR, factor)
 
 
 @pytest.mark.validate
@@ -102,4 +101,4 @@ def test_monte_carlo_error_of_nuts_is_the_spread_between_keys(task: str, record)
         )
         for start in range(0, 4 * NUM_SEEDS, 4)
     ]
-    judge(record, ratios(fits, task), task, "nuts")
+    judge(record, ratios(fits, task), task, "nuts", LARGER_OF_TWO * FACTOR)

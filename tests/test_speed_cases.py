@@ -162,7 +162,7 @@ def test_chains_that_disagree_have_not_converged_and_the_table_says_how_far_they
     answer = until_converged(blocks_of(random, (2.0, 4.0, 6.0), shift=3.0), cap=5.0, most=10_000)
     assert answer["failure"].startswith("not converged within 5 s: 400 draws a chain had R-hat 1.")
     nothing = until_converged(iter(()), cap=5.0, most=10)["failure"]
-    assert nothing == "not converged within 5 s: it made no draw after its warm-up"
+    assert nothing == "not converged within 5 s: no draw after the warm-up came in time"
 
 
 def test_runs_from_the_beginning_are_judged_alone_and_the_last_within_the_cap_is_told():
