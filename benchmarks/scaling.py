@@ -238,8 +238,8 @@ def page(table: pd.DataFrame, failures: pd.DataFrame, conditions: Mapping[str, A
         "",
         "Rows that gradients read in a second, over those on the fewest devices of the same round: medians of "
         f"{conditions['rounds_done']} rounds (lowest to highest), compiling apart. Strong scaling divides the same "
-        "work, weak scaling gives every device as much as one had; the ideal is the number of devices in both, as far as "
-        "there are cores for them.",
+        "work, weak scaling gives every device as much as one had; the ideal is the number of devices in both, as far "
+        "as there are cores for them.",
         "",
         f"| | {' | '.join(f'{number} device' + 's' * (number > 1) for number in devices)} |",
         f"|---|{'---:|' * len(devices)}",

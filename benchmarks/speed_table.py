@@ -174,7 +174,8 @@ def _page(path: Path) -> str:
         "",
         "hmcvi beside what a user would pick instead, in the same run on the same work: medians over rounds (lowest to "
         "highest), in which all take turns; “2 of 5” stands where the other rounds failed, and counts those "
-        "two. Ratios are taken within rounds, above 1 where hmcvi is faster; compiling is apart. `make speed` measures anew; every round is in speed.csv.",
+        "two. Ratios are taken within rounds, above 1 where hmcvi is faster; compiling is apart. `make speed` measures "
+        "anew; every round is in speed.csv.",
     ]
     for made, found in read(path):
         lines += ["", f"## {found[0].case}", "", f"{found[0].title[0].upper()}{found[0].title[1:]}."]
