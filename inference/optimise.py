@@ -30,6 +30,9 @@ LEAST_PROBES, MOST_PROBES = 64, 512
 """Gradients from which `Optimised.signal` is estimated, at the final parameters: a sixteenth of the steps, between
 these. Each finds a signal that steps of as many would only just have left the noise by."""
 
+LEAST_ASKED = 16 * LEAST_PROBES
+"""Steps of a fit whose gradient is asked, at least: of fewer, asking would cost over a sixteenth and tell little."""
+
 TIMED_SECONDS = 0.1
 """What the timing of a step takes at least, so that the clock and the call do not decide it."""
 
@@ -52,7 +55,7 @@ class Optimised:
         mean_loss: mean loss of the last window of the plateau rule; infinite where the fit failed.
         mean_loss_error: its standard error.
         signal: what is left of the gradient's mean at the end. None where the gradient has no noise, the fit failed,
-            or had fewer steps than asking would take.
+            or had too few steps to be asked.
     """
 
     params: Any
@@ -165,62 +168,67 @@ class Descent:
         """Compile the loop."""
         training, (x, y) = self._training, self._data
         self._piece = 1  # steps of the next call, by the pace of the last
+        self._objective, self._optimizer = objective, training.transformation()
         self._num_probes = int(np.clip(training.num_steps // 16, LEAST_PROBES, MOST_PROBES))
-        self._optimizer = optimizer = training.transformation()
-        steps_per_epoch = self._steps_per_epoch = max(len(x) // self._batch_size, 1)
-        buffer = -(-training.num_steps // NUM_WINDOWS)
-
-        def gradient_and_loss(params: Any, key: jax.Array, batch: Any, x: Any, y: Any, in_epoch: Any) -> Any:
-            x_batch, y_batch = (x, y) if batch is None else jax.tree.map(lambda rows: rows[batch], (x, y))
-            of_batch = jax.grad(objective, has_aux=True)
-            return self._of_all(of_batch(params, self._own_key(key), as_floats(x_batch), y_batch, in_epoch))
-
-        def chunk(state: Any, keys: Any, start: jax.Array, length: jax.Array, plan: Plan, x: Any, y: Any) -> Any:
-            key_order, key_noise = keys
-
-            def one_step(carry: Any) -> Any:
-                i, _, params, moments, order, losses = carry
-                step = start + i
-                in_epoch = step % steps_per_epoch
-                batch = None
-                if self._in_parts:
-                    order = lax.cond(in_epoch == 0, lambda: self._order(key_order, step, len(x)), lambda: order)
-                    batch = self._batch(order, in_epoch)
-                key_step = jax.random.fold_in(key_noise, step)
-                gradient, loss = gradient_and_loss(params, key_step, batch, x, y, in_epoch)
-                updates, moments = optimizer.update(gradient, moments, params)
-                rate = training.rate(step, plan)
-                params = jax.tree.map(lambda p, u: (p + rate * u).astype(p.dtype), params, updates)
-                return i + 1, jnp.isfinite(loss), params, moments, order, losses.at[i].set(loss)
-
-            def goes_on(carry: Any) -> jax.Array:
-                return (carry[0] < length) & carry[1]
-
-            losses = jnp.zeros(buffer, as_floats(x[:1]).dtype)
-            begin = (jnp.asarray(0), jnp.asarray(True), *self._with_order(state, key_order, start, len(x)), losses)
-            _, _, *state, losses = lax.while_loop(goes_on, one_step, begin)
-            return self._without_order(tuple(state)), losses
-
-        def probe(params: Any, keys: Any, start: jax.Array, x: Any, y: Any) -> Any:
-            key_order, key_noise = keys
-
-            def one(total: Any, step: jax.Array) -> Any:
-                batch = None
-                if self._in_parts:  # minibatches of one epoch would not be independent
-                    batch = self._batch(self._order(key_order, step, len(x)), None)
-                key_step = jax.random.fold_in(key_noise, step)
-                gradient, loss = gradient_and_loss(params, key_step, batch, x, y, None)
-                found = _product(gradient, total), _product(gradient, gradient), loss
-                return jax.tree.map(jnp.add, total, gradient), found
-
-            zeros = jax.tree.map(jnp.zeros_like, params)
-            return lax.scan(one, zeros, start + jnp.arange(self._num_probes))[1]
-
+        self._steps_per_epoch = max(len(x) // self._batch_size, 1)
         keys = jax.random.split(jax.random.key(0))
         zero = jnp.asarray(0)
         arguments = (self._state(params), *self._placed(((keys[0], keys[1]), zero, zero, Plan.of(1, 1, 0))), x, y)
-        self._compiled = jax.jit(self._program(chunk, 5), donate_argnums=0).lower(*arguments).compile()
-        self._probe = jax.jit(self._program(probe, 3))
+        self._compiled = jax.jit(self._program(self._chunk, 5), donate_argnums=0).lower(*arguments).compile()
+        self._probe: Any = None  # compiled when first asked
+
+    # What is compiled. These are methods, as a function kept by this object that holds on to it would be a cycle: its
+    # programs, megabytes each, would then stay in memory until Python's collector next looks at old objects.
+
+    def _gradient_and_loss(self, params: Any, key: jax.Array, batch: Any, x: Any, y: Any, in_epoch: Any) -> Any:
+        x_batch, y_batch = (x, y) if batch is None else jax.tree.map(lambda rows: rows[batch], (x, y))
+        of_batch = jax.grad(self._objective, has_aux=True)
+        return self._of_all(of_batch(params, self._own_key(key), as_floats(x_batch), y_batch, in_epoch))
+
+    def _chunk(
+        self, state: Any, keys: Any, start: jax.Array, length: jax.Array, plan: Plan, x: Any, y: Any
+    ) -> tuple[Any, jax.Array]:
+        """Take this many steps; return the state and the losses (a tenth of the budget,)."""
+        training, (key_order, key_noise) = self._training, keys
+
+        def one_step(carry: Any) -> Any:
+            i, _, params, moments, order, losses = carry
+            step = start + i
+            in_epoch = step % self._steps_per_epoch
+            batch = None
+            if self._in_parts:
+                order = lax.cond(in_epoch == 0, lambda: self._order(key_order, step, len(x)), lambda: order)
+                batch = self._batch(order, in_epoch)
+            key_step = jax.random.fold_in(key_noise, step)
+            gradient, loss = self._gradient_and_loss(params, key_step, batch, x, y, in_epoch)
+            updates, moments = self._optimizer.update(gradient, moments, params)
+            rate = training.rate(step, plan)
+            params = jax.tree.map(lambda p, u: (p + rate * u).astype(p.dtype), params, updates)
+            return i + 1, jnp.isfinite(loss), params, moments, order, losses.at[i].set(loss)
+
+        def goes_on(carry: Any) -> jax.Array:
+            return (carry[0] < length) & carry[1]
+
+        losses = jnp.zeros(-(-training.num_steps // NUM_WINDOWS), as_floats(x[:1]).dtype)
+        begin = (jnp.asarray(0), jnp.asarray(True), *self._with_order(state, key_order, start, len(x)), losses)
+        _, _, *state, losses = lax.while_loop(goes_on, one_step, begin)
+        return self._without_order(tuple(state)), losses
+
+    def _probes(self, params: Any, keys: Any, start: jax.Array, x: Any, y: Any) -> Any:
+        """Return what `signal_of` wants to know of gradients at these parameters, and their losses."""
+        key_order, key_noise = keys
+
+        def one(total: Any, step: jax.Array) -> Any:
+            batch = None
+            if self._in_parts:  # minibatches of one epoch would not be independent
+                batch = self._batch(self._order(key_order, step, len(x)), None)
+            key_step = jax.random.fold_in(key_noise, step)
+            gradient, loss = self._gradient_and_loss(params, key_step, batch, x, y, None)
+            found = _product(gradient, total), _product(gradient, gradient), loss
+            return jax.tree.map(jnp.add, total, gradient), found
+
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return lax.scan(one, zeros, start + jnp.arange(self._num_probes))[1]
 
     # What is otherwise over a mesh: see `SpreadDescent`.
 
@@ -371,14 +379,14 @@ class Descent:
     def _signal(self, params: Any, keys: Any, done: int) -> Signal | None:
         """Return what is left of the gradient's mean at the end; None where the gradient has no noise.
 
-        A fit of fewer steps than that takes is not asked: its probing would cost more than itself.
+        Nor is a fit of fewer than `LEAST_ASKED` steps asked.
         """
-        if done < self._num_probes:
+        if done < LEAST_ASKED:
             return None
-        products, squares, losses = (
-            np.asarray(found, float)
-            for found in self._probe(params, *self._placed((keys, jnp.asarray(done))), *self._data)
-        )
+        arguments = params, *self._placed((keys, jnp.asarray(done))), *self._data
+        if self._probe is None:
+            self._probe = jax.jit(self._program(self._probes, 3)).lower(*arguments).compile()
+        products, squares, losses = (np.asarray(found, float) for found in self._probe(*arguments))
         if not np.isfinite(losses).all() or np.ptp(losses) == 0:
             return None
         return signal_of(products, squares)

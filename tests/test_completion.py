@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hmcvi.inference import MAP, NUTS, SVI, BayesByBackprop, Ensemble, Fit, FitError, Laplace, completion, fit
-from hmcvi.inference.optimise import LEAST_PROBES, signal_of
+from hmcvi.inference.optimise import LEAST_ASKED, LEAST_PROBES, signal_of
 
 from .targets import conjugate_regression, linear_regression
 
@@ -54,7 +54,7 @@ def test_gradients_of_no_signal_seldom_seem_to_have_one_in_however_many_directio
 
 @pytest.mark.parametrize("method", [SVI, BayesByBackprop], ids=["svi", "bbb"])
 def test_a_gradient_has_a_direction_at_the_start_and_none_at_the_end(method):
-    early = fit(KEY, linear_regression, X, Y, method(num_steps=LEAST_PROBES, learning_rate=1e-6, num_draws=2))
+    early = fit(KEY, linear_regression, X, Y, method(num_steps=LEAST_ASKED, learning_rate=1e-6, num_draws=2))
     late = fit(KEY, linear_regression, X, Y, method(num_steps=3000, num_draws=2))
     assert late.finished
     assert early.gradient_snr > 2
@@ -66,10 +66,11 @@ def test_a_gradient_has_a_direction_at_the_start_and_none_at_the_end(method):
 
 
 def test_a_point_on_all_rows_has_no_noise_and_on_minibatches_it_has():
-    whole = fit(KEY, linear_regression, X, Y, MAP(num_steps=100))
+    whole = fit(KEY, linear_regression, X, Y, MAP(num_steps=LEAST_ASKED))
     assert whole.gradient_snr is whole.gradient_z is None
     assert "gradient not asked" in completion(whole).reason
-    assert fit(KEY, linear_regression, X, Y, MAP(num_steps=100, batch_size=10)).gradient_snr > 0
+    assert fit(KEY, linear_regression, X, Y, MAP(num_steps=LEAST_ASKED, batch_size=10)).gradient_snr >= 0
+    assert fit(KEY, linear_regression, X, Y, MAP(num_steps=LEAST_ASKED - 1, batch_size=10)).gradient_snr is None
 
 
 # --- the verdict

@@ -453,10 +453,7 @@ def test_an_optimisation_says_how_it_ended(pair):
     ending = completion(result)
     # A hundred steps are too few for a plateau of two windows of 500.
     assert ending.verdict == "unfinished"
-    if pair[0] in ("map", "laplace", "ensemble"):
-        assert result.gradient_snr is None  # all rows and no draws: no noise
-    else:
-        assert result.gradient_snr >= 0
+    assert result.gradient_snr is None  # and too few to ask
     if pair[0] == "ensemble":
         assert result.restarts is None
     else:
