@@ -13,7 +13,8 @@ For the minutes asked, two things run side by side:
 The verdict is "steady" where the resident memory grew by under 50 MiB, or by under 5 %, over the last three quarters
 of the fits: the median of their last tenth less the median of the tenth that follows the first quarter. What comes
 before is not held against it, as libraries are loaded and JAX's caches filled then. The slope, a Theil–Sen fit, is that
-of the second half.
+of the second half. What is in use of the heap is told beside it: the resident memory also holds what was freed and
+not given back.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from hmcvi.plots.memory import memory_curve
 
 from .evaluate import evaluate
 from .experiment import Experiment
+from .memory import heap_in_use
 from .records import fit_record
 from .reproduce import where
 from .run_folder import made_with, write_whole
@@ -82,7 +84,7 @@ BUDGETS = {
 }
 """Options of the methods, which take turns: budgets under which compiling takes longer than running."""
 
-COLUMNS = ("fit", "minutes", "model", "method", "seconds", "resident_mib", "live_arrays")
+COLUMNS = ("fit", "minutes", "model", "method", "seconds", "resident_mib", "in_use_mib", "live_arrays")
 
 
 @dataclass(frozen=True)
@@ -190,6 +192,7 @@ def fit_once(number: int, shapes: int, folder: Path) -> dict[str, Any]:
     fit_record(result, evaluate(result, data, []))
     save_datatree(to_datatree(result, data.x_test, data.y_test), folder / "soak.nc")
     del result
+    in_use = heap_in_use()
     return {
         "fit": number + 1,
         "model": experiment.model,
@@ -197,6 +200,7 @@ def fit_once(number: int, shapes: int, folder: Path) -> dict[str, Any]:
         "seconds": round(time.perf_counter() - started, 3),
         # no garbage is collected for it: a user's session does not either
         "resident_mib": round(psutil.Process().memory_info().rss / MIB, 2),
+        "in_use_mib": None if in_use is None else round(in_use / MIB, 2),
         "live_arrays": len(jax.live_arrays()),
     }
 
@@ -231,7 +235,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     resident = np.array([row["resident_mib"] for row in rows])
     measured = growth(resident) if len(rows) >= LEAST_FITS else None
     line = None if measured is None else (measured.intercept, measured.slope, measured.standard_error)
-    plots.save(memory_curve(np.arange(1, len(rows) + 1), resident, line=line), out / "soak")
+    in_use = _in_use(rows)
+    plots.save(memory_curve(np.arange(1, len(rows) + 1), resident, in_use=in_use, line=line), out / "soak")
     write_whole(out / "soak.md", page(rows, measured, found, asked=options.minutes, shapes=options.shapes))
     say(f"{out / 'soak.md'}: {verdict(measured)}; {same_tables(found)}")
     if options.publish is not None and measured is not None:
@@ -273,6 +278,14 @@ def page(
             f"| growth over the last three quarters | {measured.grown:,.1f} MiB, {share:.1%} |",
             f"| steady is | under {MOST_GROWTH:g} MiB, or under {MOST_SHARE:.0%} |",
         ]
+        if (in_use := _in_use(rows)) is not None:
+            of_heap = growth(in_use)
+            lines += [
+                "| of the heap, in use after a quarter, after half, at the end "
+                f"| {of_heap.quarter:,.0f}, {of_heap.half:,.0f}, {of_heap.end:,.0f} MiB |",
+                "| its slope in the second half "
+                f"| {of_heap.slope:.2f} ± {of_heap.standard_error:.2f} MiB per 100 fits |",
+            ]
     if found:
         peak = max(sweep.peak_mib for sweep in found)
         lines += [
@@ -289,6 +302,12 @@ def page(
         "Every fit is in soak.csv, every sweep in sweeps.csv.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _in_use(rows: Sequence[Mapping[str, Any]]) -> np.ndarray | None:
+    """Return what is in use of the heap after each fit (fit,), in MiB; None where the C library does not say."""
+    found = [row["in_use_mib"] for row in rows]
+    return None if None in found else np.array(found)
 
 
 def _fits(seconds: float, shapes: int, out: Path, say: Any) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The largest memory that a process has held: its own, whatever its parent holds."""
+"""The memory that a process holds and has held: its own, whatever its parent holds."""
 
 from __future__ import annotations
 
@@ -56,3 +56,13 @@ def test_a_system_without_proc_is_asked_otherwise(monkeypatch, tmp_path):
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         assert memory.peak_bytes(process.pid) > 0
         process.communicate(b"\n")
+
+
+def test_the_heap_in_use_grows_and_shrinks_with_what_is_held():
+    before = memory.heap_in_use()
+    if before is None:
+        pytest.skip("this C library does not say")
+    held = [np.ones(2**20), np.ones(2**20)]
+    assert 16 * 2**20 <= memory.heap_in_use() - before < 17 * 2**20
+    del held
+    assert abs(memory.heap_in_use() - before) < 2**20

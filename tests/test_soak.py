@@ -202,13 +202,17 @@ def sweep_of(**changed):
 
 
 def test_the_page_says_what_was_found():
-    rows = [{"minutes": 60.0}] * 400
+    rows = [{"minutes": 60.0, "in_use_mib": level} for level in noisy(400, 2.0, level=500.0)]
     measured = soak.growth(noisy(400, 25.0))
     written = soak.page(rows, measured, [sweep_of(), sweep_of(kills=5, peak_mib=900.0)], asked=60, shapes=4)
     assert "**growing**: 400 fits in one process, 60.0 minutes" in written
     assert "2 sweeps, killed 7 times, ended with the same tables" in written
     assert f"| {measured.slope:.2f} ± {measured.standard_error:.2f} MiB per 100 fits |" in written
     assert "| largest memory of a sweep's process | 900 MiB |" in written
+    assert re.search(r"of the heap, in use after a quarter, after half, at the end \| 50\d, 50\d, 50\d MiB", written)
+    assert "of the heap" not in soak.page(
+        [{"minutes": 60.0, "in_use_mib": None}] * 400, measured, [], asked=60, shapes=4
+    )
 
 
 @pytest.mark.parametrize(
@@ -222,7 +226,7 @@ def test_the_page_says_what_was_found():
 )
 def test_the_status_is_0_where_memory_and_tables_are_sound(tmp_path, monkeypatch, resident, found, status):
     rows = [
-        {"fit": place + 1, "minutes": place / 10, "resident_mib": level, "live_arrays": 3}
+        {"fit": place + 1, "minutes": place / 10, "resident_mib": level, "in_use_mib": level / 2, "live_arrays": 3}
         for place, level in enumerate(resident)
     ]
 
@@ -261,7 +265,12 @@ def test_no_minutes_and_no_shapes_are_refused(arguments, sentence, capsys):
 @pytest.mark.parametrize("number", [1, 45, 1200])
 def test_the_curve_can_be_read(number, line):
     figure = drawn_on_a_page(
-        lambda: memory_curve(np.arange(1, number + 1), noisy(max(number, 50), 10.0)[:number], line=line).get_figure()
+        lambda: memory_curve(
+            np.arange(1, number + 1),
+            noisy(max(number, 50), 10.0)[:number],
+            in_use=noisy(max(number, 50), 1.0, level=600.0)[:number],
+            line=line,
+        ).get_figure()
     )
     check_apart(figure, visible_texts(figure))
     plt.close("all")
@@ -272,7 +281,7 @@ def test_the_curve_is_what_was_measured_and_the_line_its_slope():
     ax = memory_curve(np.arange(1, 101), resident, line=(1000.0, 10.0, 1.5))
     measured, line = ax.get_lines()
     np.testing.assert_array_equal(measured.get_ydata(), resident)
-    np.testing.assert_allclose(line.get_ydata(), [1000.1, 1010.0])
+    np.testing.assert_allclose(line.get_ydata(), [1005.05, 1010.0])  # over the second half, which it was fitted to
     assert line.get_label() == "+10.0 ± 1.5 MiB per 100 fits"
     assert ax.get_ylim()[0] == 0
     plt.close("all")
@@ -281,3 +290,5 @@ def test_the_curve_is_what_was_measured_and_the_line_its_slope():
 def test_a_curve_of_other_length_is_refused():
     with pytest.raises(ValueError, match="fits has 2 entries and resident 1"):
         memory_curve([1, 2], [1.0])
+    with pytest.raises(ValueError, match="fits has 2 entries and in_use 1"):
+        memory_curve([1, 2], [1.0, 2.0], in_use=[1.0])
