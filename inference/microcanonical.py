@@ -22,6 +22,13 @@ from .start import all_finite, run_once
 
 __all__ = ["MCLMC"]
 
+CHECKED, DRAWS_OF_A_CHECK, MOST_TUNED, SHORTER = 0.2, 5, 2.0, 0.8
+"""Of MCLMC's tuning: the share of its steps that goes to checks of the step size, the draws of a check, the factor by
+which their median energy variance may exceed the one asked for, and what a step that is too long is multiplied by. The
+estimate that the tuning goes by weighs large errors down, so that it ends at steps that are too long at times: where
+5e-4 was asked for, medians were up to 0.06 on the diabetes MLP without checks (1 of 6 keys unconverged), and are below
+1e-4 with them (8 keys, all converged)."""
+
 
 @dataclass(frozen=True)
 class MCLMC(Sampler):
@@ -36,9 +43,11 @@ class MCLMC(Sampler):
     `stats["energy_variance"]` is what the energy variance came to at each draw: values far above those asked for tell
     of a tuning that failed.
 
-    The three stages of the tuning (step size, scales, length over which the direction is forgotten) take 3, 4 and 3
-    tenths of num_warmup in one program; the last keeps its positions in memory: 3/10 · num_warmup · parameters.
-    Under an allowance the tuning is shortened where it would take more than half of it.
+    The tuning is one program. Its three stages (step size, scales, length over which the direction is forgotten) take
+    3, 4 and 3 parts of num_warmup, of which the last keeps its positions in memory. Then a fifth of num_warmup goes to
+    checks, 5 draws each: where a chain's energy variance, as the median of the draws, is over twice what was asked
+    for, its steps become a fifth shorter. Under an allowance the tuning is shortened where it would take more than
+    half of it.
 
     Arguments:
         num_warmup: tuning steps of each chain.
@@ -94,14 +103,33 @@ class MCLMC(Sampler):
         kernel = build_kernel()
 
         def tune(num_steps: int) -> Any:
+            checks = int(CHECKED * num_steps) // (DRAWS_OF_A_CHECK * self.thinning)
+
             def tuned(state: _State, x: jax.Array, y: jax.Array) -> _State:
                 key, key_tuning = jax.random.split(state.key)
                 integrator, parameters = begun.tune(
-                    num_steps, state.integrator, key_tuning, x, y, self.desired_energy_var
+                    num_steps - checks * DRAWS_OF_A_CHECK * self.thinning,
+                    state.integrator,
+                    key_tuning,
+                    x,
+                    y,
+                    self.desired_energy_var,
                 )
-                return state._replace(integrator=integrator, parameters=parameters, key=key)
+                state = state._replace(integrator=integrator, parameters=parameters, key=key)
+                return lax.scan(lambda state, _: (check(state, x, y), None), state, length=checks)[0]
 
             return tuned
+
+        def check(state: _State, x: jax.Array, y: jax.Array) -> _State:
+            def one(state: _State, _: None) -> tuple[_State, jax.Array]:
+                state = draw(state, x, y)
+                return state, state.energy_variance
+
+            state, energy_variances = lax.scan(one, state, length=DRAWS_OF_A_CHECK)
+            too_long = ~(jnp.median(energy_variances) <= MOST_TUNED * self.desired_energy_var)
+            parameters = state.parameters
+            step_size = jnp.where(too_long, SHORTER * parameters.step_size, parameters.step_size)
+            return state._replace(parameters=parameters._replace(step_size=step_size))
 
         def draw(state: _State, x: jax.Array, y: jax.Array) -> _State:
             key, key_steps = jax.random.split(state.key)

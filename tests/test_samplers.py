@@ -25,11 +25,13 @@ from hmcvi.inference import (
     fit,
     from_datatree,
     load_datatree,
+    microcanonical,
     save_datatree,
     to_datatree,
 )
 from hmcvi.inference.chains import Chains, Sampler
-from hmcvi.inference.diagnostics import bulk_ess
+from hmcvi.inference.diagnostics import TUNED, bulk_ess
+from hmcvi.inference.microcanonical import Microcanonical
 
 from .targets import conjugate_regression, linear_regression
 
@@ -88,6 +90,24 @@ def test_the_tuning_reaches_the_energy_variance_that_it_was_asked_for():
     # Var[ΔE]/d of 4 × 10,000 steps is known to percents; the tuning's estimate scatters by some ten percent.
     found = float(np.mean(fitted("mclmc").stats["energy_variance"]))
     assert 0.5 < found / SAMPLERS["mclmc"].desired_energy_var < 2
+
+
+def test_steps_that_the_tuning_left_too_long_are_shortened(monkeypatch):
+    tune = Microcanonical.tune
+
+    def too_long(*arguments):
+        integrator, parameters = tune(*arguments)
+        return integrator, parameters._replace(step_size=2.5 * parameters.step_size)
+
+    def worst(method):
+        result = fit(jax.random.key(0), linear_regression, X, Y, method, progress=False)
+        return np.median(result.stats["energy_variance"], axis=1).max() / method.desired_energy_var
+
+    method = dataclasses.replace(SAMPLERS["mclmc"], num_draws=100)
+    monkeypatch.setattr(Microcanonical, "tune", too_long)
+    assert worst(method) < TUNED  # the energy's variance goes with the sixth power of the step: some 200 times
+    monkeypatch.setattr(microcanonical, "CHECKED", 0.0)
+    assert worst(method) > 10 * TUNED
 
 
 def test_mclmc_counts_every_gradient_of_tuning_and_steps():
