@@ -72,8 +72,8 @@ class _Mallinfo(ctypes.Structure):
 def heap_in_use() -> int | None:
     """Return the bytes of this process's heap that something holds; None where the C library is not glibc (2.33).
 
-    The resident memory is larger: the allocator keeps what is freed between pieces in use, to give it out again. Only
-    what is in use tells a leak from that. Python's small objects and what libraries map themselves are not in it.
+    The resident memory also holds what was freed between pieces in use and is kept to be given out again, so that it
+    can grow where nothing leaks. Python's small objects, compiled code and what libraries map themselves are not in it.
     """
     try:
         mallinfo = ctypes.CDLL(None).mallinfo2

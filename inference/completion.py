@@ -16,8 +16,8 @@ Z_LIMIT = 4.0
 
 Measured on digits, one seed: AutoNormal 4.5 where the plateau rule had ended a fit after 4,800 steps, 50 nats above
 where a longer one ended, 2.5 after 16,000 steps and 1.5 after 32,000; Bayes-by-Backprop 4.0 after 14,000, 2.5 after
-24,000, 1.9 after 60,000. Of fits of 600 to 2,000 steps the 64 to 125 gradients asked see nothing (2 to 4): of those
-the plateau tells, and finished is where neither speaks against it."""
+24,000, 1.9 after 60,000. Of fits of 600 to 2,000 steps 64 to 125 gradients saw nothing (2 to 4): of those the plateau
+tells, the shorter ones are not asked at all, and finished is where neither speaks against it."""
 
 AGREEMENT = 3.0
 """Standard errors that the final losses of two restarts may differ by: false alarms of two in 0.3 %."""

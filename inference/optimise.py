@@ -27,8 +27,8 @@ Objective = Callable[[Any, jax.Array, jax.Array, jax.Array, jax.Array | None], t
 The number is None for a minibatch of no epoch, where an objective that weighs minibatches by it weighs all the same."""
 
 LEAST_PROBES, MOST_PROBES = 64, 512
-"""Gradients from which `Optimised.signal` is estimated, at the final parameters: a sixteenth of the steps, between
-these. Each finds a signal that steps of as many would only just have left the noise by."""
+"""Gradients from which `Optimised.signal` is estimated, at the final parameters: a sixteenth of the steps taken,
+between these. Each finds a signal that as many steps would only just have left the noise by."""
 
 LEAST_ASKED = 16 * LEAST_PROBES
 """Steps of a fit whose gradient is asked, at least: of fewer, asking would cost over a sixteenth and tell little."""
@@ -169,13 +169,12 @@ class Descent:
         training, (x, y) = self._training, self._data
         self._piece = 1  # steps of the next call, by the pace of the last
         self._objective, self._optimizer = objective, training.transformation()
-        self._num_probes = int(np.clip(training.num_steps // 16, LEAST_PROBES, MOST_PROBES))
         self._steps_per_epoch = max(len(x) // self._batch_size, 1)
         keys = jax.random.split(jax.random.key(0))
         zero = jnp.asarray(0)
         arguments = (self._state(params), *self._placed(((keys[0], keys[1]), zero, zero, Plan.of(1, 1, 0))), x, y)
         self._compiled = jax.jit(self._program(self._chunk, 5), donate_argnums=0).lower(*arguments).compile()
-        self._probe: Any = None  # compiled when first asked
+        self._probes: dict[int, Any] = {}  # by how many, compiled when first asked
 
     # What is compiled. These are methods, as a function kept by this object that holds on to it would be a cycle: its
     # programs, megabytes each, would then stay in memory until Python's collector next looks at old objects.
@@ -214,8 +213,8 @@ class Descent:
         _, _, *state, losses = lax.while_loop(goes_on, one_step, begin)
         return self._without_order(tuple(state)), losses
 
-    def _probes(self, params: Any, keys: Any, start: jax.Array, x: Any, y: Any) -> Any:
-        """Return what `signal_of` wants to know of gradients at these parameters, and their losses."""
+    def _probe(self, number: int, params: Any, keys: Any, start: jax.Array, x: Any, y: Any) -> Any:
+        """Return what `signal_of` wants to know of so many gradients at these parameters, and their losses."""
         key_order, key_noise = keys
 
         def one(total: Any, step: jax.Array) -> Any:
@@ -228,7 +227,7 @@ class Descent:
             return jax.tree.map(jnp.add, total, gradient), found
 
         zeros = jax.tree.map(jnp.zeros_like, params)
-        return lax.scan(one, zeros, start + jnp.arange(self._num_probes))[1]
+        return lax.scan(one, zeros, start + jnp.arange(number))[1]
 
     # What is otherwise over a mesh: see `SpreadDescent`.
 
@@ -383,10 +382,12 @@ class Descent:
         """
         if done < LEAST_ASKED:
             return None
+        number = min(done // 16, MOST_PROBES)
         arguments = params, *self._placed((keys, jnp.asarray(done))), *self._data
-        if self._probe is None:
-            self._probe = jax.jit(self._program(self._probes, 3)).lower(*arguments).compile()
-        products, squares, losses = (np.asarray(found, float) for found in self._probe(*arguments))
+        if number not in self._probes:
+            program = self._program(partial(self._probe, number), 3)
+            self._probes[number] = jax.jit(program).lower(*arguments).compile()
+        products, squares, losses = (np.asarray(found, float) for found in self._probes[number](*arguments))
         if not np.isfinite(losses).all() or np.ptp(losses) == 0:
             return None
         return signal_of(products, squares)

@@ -36,8 +36,10 @@ MOST_ROWS = 4096
 """Rows in one chunk at most."""
 
 _PROGRAMS: weakref.WeakKeyDictionary[Fit, dict[Any, Any]] = weakref.WeakKeyDictionary()
-"""Of each fit that is alive, its compiled predictions, by what was asked (a scoreboard asks the same fit for many sets
-of one size), and what they are like, by the dtype of inputs."""
+"""Compiled predictions of each fit that is alive: a scoreboard asks the same fit for many sets of one size."""
+
+_OUTCOMES: weakref.WeakKeyDictionary[Fit, dict[Any, _Outcome]] = weakref.WeakKeyDictionary()
+"""What predictions of each fit that is alive are like, by the dtype of inputs."""
 
 _MEANS: weakref.WeakKeyDictionary[Fit, Fit] = weakref.WeakKeyDictionary()
 """`at_posterior_mean` of each fit that is alive, so that its programs are found again."""
@@ -356,9 +358,9 @@ class _Outcome:
 
 def _outcome(fit: Fit, x: jax.Array) -> _Outcome:
     """Return what a fit's predictions will be like: traced once, as tracing takes as long as predicting a few rows."""
-    programs = _PROGRAMS.setdefault(fit, {})
-    if (found := programs.get(x.dtype)) is not None:
-        return found
+    known = _OUTCOMES.setdefault(fit, {})
+    if x.dtype in known:
+        return known[x.dtype]
     draw = {site: draws[0, 0] for site, draws in fit.draws.items()}
     kind = []
 
@@ -368,8 +370,8 @@ def _outcome(fit: Fit, x: jax.Array) -> _Outcome:
         return outputs
 
     program = jax.make_jaxpr(run)(x[:1])
-    programs[x.dtype] = _Outcome(kind[0], program.out_avals[0].shape[-1], most_draws(program))
-    return programs[x.dtype]
+    known[x.dtype] = _Outcome(kind[0], program.out_avals[0].shape[-1], most_draws(program))
+    return known[x.dtype]
 
 
 Reduce = Callable[..., Any]

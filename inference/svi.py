@@ -120,9 +120,10 @@ class SVI(Training):
             options: dict[str, Any] = {"init_loc_fn": init_to_value(values=start)}
             if "init_scale" in inspect.signature(self.guide).parameters:
                 options["init_scale"] = self.init_scale
-            guide = self.guide(begin.model, **options)
+            guide = self.guide(handlers.substitute(begin.model, substitute_fn=_first_rows), **options)
             svi = NumPyroSVI(begin.model, guide, numpyro.optim.Adam(1.0), elbo)  # its optimiser is not used
-            params = svi.optim.get_params(svi.init(key, x_batch, y_batch).optim_state)
+            with handlers.substitute(substitute_fn=_first_rows):
+                params = svi.optim.get_params(svi.init(key, x_batch, y_batch).optim_state)
 
             def objective(params: Any, key: jax.Array, x: jax.Array, y: jax.Array, in_epoch: jax.Array | None) -> Any:
                 loss = elbo.loss(key, svi.constrain_fn(params), begin.model, guide, x, y)
@@ -163,6 +164,17 @@ class SVI(Training):
             log_q=None if log_q is None else log_q[None],
             **outcome,
         )
+
+
+def _first_rows(site: Mapping[str, Any]) -> jax.Array | None:
+    """Hand a plate of a minibatch its row numbers, which nothing reads; every other site goes its way.
+
+    NumPyro would draw them by a loop, and each time one runs outside of a program it stays in JAX's caches as another.
+    """
+    if site["type"] != "plate" or site["value"] is not None:
+        return None
+    _, subsample_size = site["args"]
+    return jnp.arange(subsample_size)
 
 
 class _OrderedELBO(Trace_ELBO):

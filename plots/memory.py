@@ -50,10 +50,12 @@ def memory_curve(
         ax = style.new_axes(size=(style.COLUMN_WIDTH, 2.2))[0, 0]
     look = style.looks(["resident", "heap"])
     ax.plot(at, level, color=look["resident"].color, linewidth=0.9, label="resident, after each fit")
+    highest = level.max()
     if in_use is not None:
         held = checked_numbers("in_use", in_use, "fit")
         if len(held) != len(at):
             raise ValueError(f"fits has {len(at)} entries and in_use {len(held)}: give one for each fit")
+        highest = max(highest, held.max())
         ax.plot(at, held, color=look["heap"].color, linewidth=0.9, label="of the heap, in use")
     if line is not None:
         intercept, slope, error = line
@@ -68,7 +70,7 @@ def memory_curve(
         )
     ax.legend(loc="lower right")
     ax.set(xlabel="fits", ylabel="memory (MiB)")
-    ax.set_ylim(0, 1.08 * level.max())
+    ax.set_ylim(0, 1.08 * highest)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     style.settle((ax,))
     return ax

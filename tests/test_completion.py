@@ -8,7 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hmcvi.inference import MAP, NUTS, SVI, BayesByBackprop, Ensemble, Fit, FitError, Laplace, completion, fit
+from hmcvi.inference import (
+    MAP,
+    NUTS,
+    SVI,
+    BayesByBackprop,
+    Ensemble,
+    Fit,
+    FitError,
+    Laplace,
+    completion,
+    fit,
+    from_datatree,
+    to_datatree,
+)
 from hmcvi.inference.optimise import LEAST_ASKED, LEAST_PROBES, signal_of
 
 from .targets import conjugate_regression, linear_regression
@@ -63,6 +76,8 @@ def test_a_gradient_has_a_direction_at_the_start_and_none_at_the_end(method):
     assert late.gradient_z < 4
     assert completion(late).verdict == "finished"
     assert completion(early).verdict == "unfinished"
+    back = from_datatree(to_datatree(early), early.model, X, Y, early.method)
+    assert (back.gradient_snr, back.gradient_z) == (early.gradient_snr, early.gradient_z)
 
 
 def test_a_point_on_all_rows_has_no_noise_and_on_minibatches_it_has():

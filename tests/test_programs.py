@@ -59,7 +59,7 @@ def programs():
 def test_a_fit_its_predictions_and_its_tree_leave_no_program(method, no_collector):
     """JAX keeps what runs op by op, a `lax.while_loop` too, in caches: of a new closure, one program more each time."""
     random = np.random.default_rng(0)
-    x = random.normal(size=(30, 3))
+    x = random.normal(size=(150, 3))  # more than a minibatch
     y = (x[:, 0] > 0).astype(int)
     model = partial(mlp, widths=(), num_classes=2)
 

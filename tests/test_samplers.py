@@ -92,22 +92,41 @@ def test_the_tuning_reaches_the_energy_variance_that_it_was_asked_for():
     assert 0.5 < found / SAMPLERS["mclmc"].desired_energy_var < 2
 
 
-def test_steps_that_the_tuning_left_too_long_are_shortened(monkeypatch):
+@pytest.mark.parametrize("factor", [2.5, 1e19], ids=["inaccurate", "not finite"])
+def test_steps_that_the_tuning_left_too_long_are_shortened(factor, monkeypatch):
     tune = Microcanonical.tune
 
     def too_long(*arguments):
         integrator, parameters = tune(*arguments)
-        return integrator, parameters._replace(step_size=2.5 * parameters.step_size)
+        return integrator, parameters._replace(step_size=factor * parameters.step_size)
 
-    def worst(method):
-        result = fit(jax.random.key(0), linear_regression, X, Y, method, progress=False)
-        return np.median(result.stats["energy_variance"], axis=1).max() / method.desired_energy_var
+    def fitted_with(checked):
+        monkeypatch.setattr(microcanonical, "CHECKED", checked)
+        return fit(jax.random.key(0), linear_regression, X, Y, method, progress=False).stats
 
-    method = dataclasses.replace(SAMPLERS["mclmc"], num_draws=100)
+    method = dataclasses.replace(SAMPLERS["mclmc"], num_warmup=4000, num_draws=100)
     monkeypatch.setattr(Microcanonical, "tune", too_long)
-    assert worst(method) < TUNED  # the energy's variance goes with the sixth power of the step: some 200 times
-    monkeypatch.setattr(microcanonical, "CHECKED", 0.0)
-    assert worst(method) > 10 * TUNED
+    before, after = fitted_with(0.0), fitted_with(0.2)
+    # four checks, each of which shortens by a fifth
+    shortened = np.asarray(after["step_size"]) / np.asarray(before["step_size"])
+    assert (shortened < 0.9).all()
+    if factor < 1e19:
+        # the energy's variance goes with the sixth power of the step: it was some 200 times what was asked for
+        worst = [np.median(of["energy_variance"], axis=1).max() / method.desired_energy_var for of in (before, after)]
+        assert worst[0] > 10 * TUNED
+        assert worst[1] < TUNED
+    else:
+        assert before["diverging"].all()
+        np.testing.assert_allclose(shortened, 0.8**4, rtol=0.5)  # 4 of 4 checks; the tuning was of fewer steps
+
+
+def test_a_step_that_suits_is_left_as_it_is(monkeypatch):
+    """By 20 checks of 4 chains, few are shortened where the tuning is right."""
+    monkeypatch.setattr(microcanonical, "CHECKED", 2 / 3)
+    method = dataclasses.replace(SAMPLERS["mclmc"], num_warmup=6000, num_draws=100)
+    with_checks = fit(jax.random.key(1), linear_regression, X, Y, method, progress=False)
+    found = np.median(with_checks.stats["energy_variance"]) / method.desired_energy_var
+    assert found > 0.2  # one shortening of all chains would leave 0.26, two 0.07
 
 
 def test_mclmc_counts_every_gradient_of_tuning_and_steps():
