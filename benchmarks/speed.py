@@ -14,7 +14,7 @@ import argparse
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--cases",
         nargs="+",
         metavar="CASE",
-        help=f"what to measure, by the beginning of its name: {', '.join(known)}. Default: all",
+        help=f"what to measure, by its name or the beginning of several: {', '.join(known)}. Default: all",
     )
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds of each case. Default: %(default)s")
     parser.add_argument("--quick", action="store_true", help="small sizes and few rounds: to see that it works")
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cases = [
         case
         for name, case in all_cases(options.quick).items()
-        if options.cases is None or any(name.startswith(asked) for asked in options.cases)
+        if options.cases is None or any(_means(asked, name, known) for asked in options.cases)
     ]
     console = Console(width=100, highlight=False, markup=False, emoji=False)
     say = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True).print
@@ -91,6 +91,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.quick:
         console.print("--quick: too short and too small to conclude anything from; nothing is published.", style="dim")
     return 0
+
+
+def _means(asked: str, name: str, known: Collection[str]) -> bool:
+    """Return whether a case is the one asked for, or begins as asked where none is called that."""
+    return name == asked if asked in known else name.startswith(asked)
 
 
 def _check_interpreter(parser: argparse.ArgumentParser, python: str | None) -> None:

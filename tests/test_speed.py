@@ -325,8 +325,7 @@ def test_the_command_measures_prints_and_publishes(tmp_path, monkeypatch, capsys
     said = capsys.readouterr().out
     assert "driver: what is measured" in said
     assert [found[0].case for _, found in read(tmp_path / "out" / "speed.csv")] == [
-        "driver",
-        "driver-parallel",
+        "driver",  # by its name, and so without driver-parallel
         "gp-gradient",
         "gp-predict",
         "gp-fit",
