@@ -35,7 +35,10 @@ def mesh_shape(experiment: Experiment) -> tuple[int, int] | None:
     methods = {name: experiment.method(name) for name in experiment.asked}
     for name, method in methods.items():
         if not all(map(serves_mesh, _with_starts(method))):
-            raise UsageError(f"{name} cannot be fitted over a mesh: leave it out, or run it by itself")
+            raise UsageError(
+                f"{name} cannot be fitted over a mesh: leave it out, or run it without --chains-per-device and "
+                "--shard-rows"
+            )
     chains = {name: method.num_chains for name, method in methods.items() if isinstance(method, Sampler)}
     if per_device is None:
         return 1, rows or 1

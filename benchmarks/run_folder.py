@@ -71,7 +71,7 @@ class RunFolder:
         configuration = _as_json(experiment.configuration())
         out = [] if path == default_folder(experiment) else ["--out", str(path)]
         command = " ".join([repeat_command(configuration), *map(shlex.quote, out)])
-        self._command = "" if is_of_arrays(configuration) else f": {command}"
+        self._command = "." if is_of_arrays(configuration) else f":\n{command}"
         self._number_of_fits = len(experiment.seeds) * len(experiment.asked)
         with alone_in(self.path):
             self._claim(experiment)
@@ -107,7 +107,7 @@ class RunFolder:
         (self.path / INCOMPLETE).unlink(missing_ok=True)
 
     def _mark(self, kept: str = "") -> None:
-        write_whole(self.path / INCOMPLETE, f"{self._so_far()}{kept}. The same command goes on{self._command}.\n")
+        write_whole(self.path / INCOMPLETE, f"{self._so_far()}{kept}. The same command goes on{self._command}\n")
 
     def _so_far(self) -> str:
         return f"{self.path} is incomplete: {self._count_fits()} of {self._number_of_fits} fits are finished"

@@ -94,9 +94,10 @@ def checked_cast(name: str, array: np.ndarray, dtype: Any) -> np.ndarray:
 
 
 def check_targets(model: Model, x: jax.Array, y: jax.Array) -> None:
-    """Raise ValueError where a target lies outside what the model's site `y` can take, as a label beyond its classes.
+    """Raise ValueError where the targets are none that the model's site `y` can take; nothing is computed.
 
-    JAX would clip such a label to the last class and say nothing. Nothing is computed.
+    A label may lie beyond its classes: JAX would clip it to the last one and say nothing. Or the site's shape, as
+    (row, 1), makes every target meet every row's prediction: NumPyro would broadcast, and the fit be of another model.
     """
     found: list[tuple[str, Any]] = []
 
@@ -105,6 +106,12 @@ def check_targets(model: Model, x: jax.Array, y: jax.Array) -> None:
         if site is None or site["type"] != "sample":
             return
         distribution = site["fn"]
+        shape = distribution.shape()
+        if len(shape) > 1 or shape not in ((), (1,), y.shape):
+            raise ValueError(
+                f"the model's y has shape {shape} where the targets have {y.shape}: give its distribution parameters "
+                "of shape (row,), such as mean[:, 0] where the mean is (row, 1)"
+            )
         while isinstance(distribution, Independent | ExpandedDistribution | MaskedDistribution):
             distribution = distribution.base_dist
         found.append((type(distribution).__name__, distribution.support))

@@ -44,7 +44,7 @@ class Division:
             reason = str(error).partition(": ")[2].partition("; pass batch_size")[0] or str(error)
             raise ValueError(
                 f"the rows of this model cannot be divided over {self.num_row_shards} devices, as they depend on each "
-                f"other ({reason}): give a mesh of one row shard, over which chains are divided alone"
+                f"other ({reason}): give a mesh of one row shard (--shard-rows 1), over which chains are divided alone"
             ) from None
 
     def minibatches(self, model: Model, batch_size: int | None) -> tuple[Model, int]:

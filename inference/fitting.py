@@ -22,7 +22,7 @@ from .mesh import shard_rows
 from .processes import same_everywhere, together
 from .progress import Progress
 from .provenance import made_with, processor
-from .request import check_request
+from .request import check_request, typed_key
 from .spread import Spread
 
 __all__ = ["fit"]
@@ -46,7 +46,8 @@ def fit(
     """Fit a NumPyro model function to data.
 
     Arguments:
-        key: random key; the same key gives the same draws on the same machine and chain method.
+        key: random key, of `jax.random.key` or the older `jax.random.PRNGKey`; the same key gives the same draws on
+            the same machine and chain method.
         model: `model(x, y=None, *, num_rows=None, ...)`; see the design's contract in the README.
         x: inputs (row, feature...), floating point. uint8 of three or more axes is taken for images, which stay as
             small as they are and reach the model as x / 255, minibatch by minibatch.
@@ -83,6 +84,7 @@ def fit(
         (40, 2)
     """
     spread = None
+    key = typed_key(key)
     if mesh is None:
         x, y = check_data(x, y)
         check_request(key, model, x, y, method)

@@ -13,7 +13,7 @@ from .base import Model, latent_sites
 from .checks import check_targets
 from .memory import holding, require_room
 
-__all__ = ["MOST", "check_counts", "check_request"]
+__all__ = ["MOST", "check_counts", "check_request", "typed_key"]
 
 MOST = 2**31 - 1
 """What a whole number of a method may be: compiled loops count in 32 bits."""
@@ -53,10 +53,17 @@ def check_counts(method: Any) -> None:
             check_counts(value)
 
 
-def _check_kinds(key: Any, model: Any, method: Any) -> None:
-    is_typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0
+def typed_key(key: Any) -> Any:
+    """Return a key of `jax.random.PRNGKey` as one of `jax.random.key`, which compiled programs are made for.
+
+    Anything else is returned as it is.
+    """
     is_raw = getattr(key, "dtype", None) == np.uint32 and np.shape(key) == (2,)
-    if not (is_typed or is_raw):
+    return jax.random.wrap_key_data(jnp.asarray(key)) if is_raw else key
+
+
+def _check_kinds(key: Any, model: Any, method: Any) -> None:
+    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0):
         shape = f" of shape {np.shape(key)}" if hasattr(key, "shape") else ""
         raise TypeError(f"key is {type(key).__name__}{shape}: give one random key, such as jax.random.key(0)")
     if not callable(model):

@@ -15,7 +15,8 @@ Array = np.ndarray | jax.Array
 Probs = Float[Array, "row class"]
 Labels = Integer[Array, " row"]
 Rows = Real[Array, " row"]
-Draws = Float[Array, "draw row"]
+Draws = Float[Array, "*chain draw row"]
+"""As `predict` gives them, chain by chain, or all in one axis: scores take the chains together."""
 RowValues = Float[np.ndarray, " row"]
 
 # float32 softmax averaged over draws misses 1 by about 1e-6; a logit or a percentage misses it by far more.
@@ -131,8 +132,13 @@ def bootstrap_error(
 
 
 def checked(name: str, values: Array, *dims: str, allow_infinite: bool = False) -> np.ndarray:
-    """The values as float64 with one axis for each of `dims`, none of them empty, without NaN."""
+    """The values as float64 with one axis for each of `dims`, none of them empty, without NaN.
+
+    Draws may come chain by chain, with an axis before them: they are put one after the other.
+    """
     array = as_reals(name, values).astype(np.float64)
+    if dims[0] == "draw" and array.ndim == len(dims) + 1:
+        array = array.reshape(-1, *array.shape[2:])
     wanted = f"({', '.join(dims)}{',' if len(dims) == 1 else ''})"
     if array.ndim != len(dims):
         column = array.ndim == 2 and dims == ("row",) and array.shape[1] == 1

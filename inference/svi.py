@@ -79,6 +79,10 @@ class SVI(Training):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_variational(self)
+        if not callable(self.guide):
+            raise ValueError(
+                f"SVI got guide={self.guide!r}: give a class of numpyro.infer.autoguide, such as AutoNormal"
+            )
 
     @property
     def name(self) -> str:

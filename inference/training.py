@@ -125,6 +125,8 @@ class Training:
         what, rate = type(self).__name__, self.learning_rate
         if not is_count(self.num_steps):
             raise ValueError(f"{what} got num_steps={self.num_steps}: give a whole number of at least 1")
+        if not (self.batch_size is None or is_count(self.batch_size)):
+            raise ValueError(f"{what} got batch_size={self.batch_size}: give a whole number of at least 1, or None")
         if not callable(rate) and not (np.isfinite(rate) and rate > 0):
             raise ValueError(f"{what} got learning_rate={rate}: give a number above 0 or an optax schedule")
         if self.schedule not in SCHEDULES:

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -157,10 +158,39 @@ def test_minibatches_that_cannot_be_are_refused(method):
 
     with pytest.raises(ValueError, match="minibatches of 10: it takes no argument num_rows"):
         fit(jax.random.key(0), whole_data_only, X, Y, method(batch_size=10, **TINY))
-    for size in (0, -1, ROWS + 1):
-        message = f"batch_size={size} and the data have 40 rows: give a number from 1 to 40"
-        with pytest.raises(ValueError, match=message):
-            fit(jax.random.key(0), linear_regression, X, Y, method(batch_size=size, **TINY))
+    with pytest.raises(ValueError, match="batch_size=41 and the data have 40 rows: give a number from 1 to 40"):
+        fit(jax.random.key(0), linear_regression, X, Y, method(batch_size=ROWS + 1, **TINY))
+    for size in (0, -1, 2.5):
+        with pytest.raises(ValueError, match=f"got batch_size={size}: give a whole number of at least 1, or None"):
+            method(batch_size=size)
+
+
+@pytest.mark.parametrize("in_plate", [True, False])
+def test_a_likelihood_whose_shape_is_not_that_of_the_targets_is_refused(in_plate):
+    """(row, 1) and (row,) broadcast to (row, row): every target would meet every row's mean, and nothing be said."""
+
+    def column(x, y=None):
+        w = numpyro.sample("w", dist.Normal(jnp.zeros((3, 1)), 1.0).to_event(2))
+        with numpyro.plate("data", len(x)) if in_plate else nullcontext():
+            return numpyro.sample("y", dist.Normal(x @ w, 1.0), obs=y)
+
+    with pytest.raises(ValueError, match=r"y has shape \(40, (40|1)\) where the targets have \(40,\): .* mean\[:, 0\]"):
+        fit(jax.random.key(0), column, X, Y, SVI(**TINY))
+
+    def alike(x, y=None):  # of all rows the same distribution, which is meant
+        mean = numpyro.sample("mean", dist.Normal(0.0, 1.0))
+        return numpyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+    assert fit(jax.random.key(0), alike, X, Y, SVI(**TINY)).num_draws == 2
+
+
+@pytest.mark.parametrize("method", METHODS, ids=by_name)
+def test_a_key_of_the_older_kind_gives_the_same_draws(method):
+    new, old = (
+        fit(key, linear_regression, X, Y, method, progress=False) for key in (jax.random.key(3), jax.random.PRNGKey(3))
+    )
+    for name, draws in new.draws.items():
+        np.testing.assert_array_equal(old.draws[name], draws)
 
 
 def test_the_default_minibatch_is_128_rows_where_rows_are_independent():
@@ -394,5 +424,7 @@ def test_parallel_chains_have_the_same_law_over_two_devices():
 
 def test_numpyros_laplace_guide_is_refused_as_it_reads_one_minibatch():
     x = np.random.default_rng(0).normal(size=(30, 2)).astype(np.float32)
+    with pytest.raises(ValueError, match=r"guide='AutoNormal': give a class of numpyro.infer.autoguide"):
+        SVI(guide="AutoNormal")
     with pytest.raises(ValueError, match=r"guide=AutoLaplaceApproximation.*use Laplace\(\)"):
         fit(jax.random.key(0), linear_regression, x, x[:, 0], SVI(guide=AutoLaplaceApproximation))

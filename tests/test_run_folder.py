@@ -159,7 +159,7 @@ def test_a_run_is_marked_until_it_is_complete(tmp_path: Path, capsys: pytest.Cap
     ):
         raise KeyboardInterrupt("at draw 3")
     command = f"hmcvi compare --data wine --methods svi --ood --out {folder.path}"
-    assert (folder.path / "INCOMPLETE").read_text().endswith(f"at draw 3. The same command goes on: {command}.\n")
+    assert (folder.path / "INCOMPLETE").read_text().endswith(f"at draw 3. The same command goes on:\n{command}\n")
     assert cli.main(["table", str(folder.path)]) == 2
     assert "is incomplete: the command that began it, which INCOMPLETE holds, goes on" in capsys.readouterr().err
     with folder.held():

@@ -152,6 +152,17 @@ def test_the_bootstrap_error_of_ece_where_it_is_known():
     assert score.standard_error == pytest.approx(np.sqrt(0.7 * 0.3 / 1000), rel=0.08)
 
 
+def test_draws_chain_by_chain_are_scored_as_all_of_them_together():
+    random = np.random.default_rng(0)
+    loc, scale, y = random.normal(size=(3, 20, 7)), random.uniform(0.5, 2, (3, 20, 7)), random.normal(size=7)
+    together = loc.reshape(60, 7), scale.reshape(60, 7)
+    assert scores.rmse(loc, y) == scores.rmse(together[0], y)
+    for score in (scores.crps, scores.log_likelihood, scores.pit_distance):
+        assert score(loc, scale, y) == score(*together, y)
+    with pytest.raises(ValueError, match=r"loc has shape \(1, 3, 20, 7\) but should be \(draw, row\)"):
+        scores.rmse(loc[None], y)
+
+
 def test_a_given_generator_replaces_the_seed():
     probs, y = classification()
     by_seed = scores.ece(probs, y, seed=5)
