@@ -106,10 +106,10 @@ def check_targets(model: Model, x: jax.Array, y: jax.Array) -> None:
         if site is None or site["type"] != "sample":
             return
         distribution = site["fn"]
-        shape = distribution.shape()
-        if len(shape) > 1 or shape not in ((), (1,), y.shape):
+        shape, observed = distribution.shape(), jnp.shape(site["value"])
+        if shape not in ((), (1,), observed):
             raise ValueError(
-                f"the model's y has shape {shape} where the targets have {y.shape}: give its distribution parameters "
+                f"the model's y has shape {shape} where the targets have {observed}: give its distribution parameters "
                 "of shape (row,), such as mean[:, 0] where the mean is (row, 1)"
             )
         while isinstance(distribution, Independent | ExpandedDistribution | MaskedDistribution):
