@@ -284,7 +284,8 @@ def _line(subject: str, rows: Sequence[Mapping[str, Any]], per_gradient: bool) -
     scale = 1e3 if per_gradient else 1.0
 
     def ends(values: Sequence[float]) -> str:
-        return f"{values[0]:,.3g} to {values[-1]:,.3g}"
+        first, last = (f"{value:,.0f}" if value >= 1000 else f"{value:.3g}" for value in (values[0], values[-1]))
+        return f"{first} to {last}"
 
     cells = (
         subject,
