@@ -148,8 +148,8 @@ def test_a_quick_sweep_is_written_and_not_published(tmp_path, monkeypatch, capsy
     page = (out / "growth.md").read_text()
     assert "Quick: two sizes" in page
     # 1e-3 s · size² over 10 units is 0.1 ms · size²
-    assert "| mclmc | 250 to 1,500 | 6.25e+03 to 2.25e+05 | 2.00 | 2.00 | 250 to 1,500 | 1.00 | – |" in page
-    assert "| laplace | 250 to 250 | 6.25e+03 to 6.25e+03 | – | – | 250 to 250 | – | 1,500 (failed) |" in page
+    assert "| mclmc | 250 to 1,500 | 6,250 to 225,000 | 2.00 | 2.00 | 250 to 1,500 | 1.00 | – |" in page
+    assert "| laplace | 250 to 250 | 6,250 to 6,250 | – | – | 250 to 250 | – | 1,500 (failed) |" in page
     assert "- laplace, rows 1,500: failed: the Hessian is too large" in page
     assert "within\n3 seconds and 4 GiB" in page
     assert {"growth.png", "growth.svg"} <= {path.name for path in out.iterdir()}
@@ -165,7 +165,7 @@ def test_a_sweep_in_full_is_published(tmp_path, monkeypatch):
     kept = tmp_path / "kept"
     assert {path.name for path in kept.iterdir()} == set(growth.FILES)
     page = (kept / "growth.md").read_text()
-    assert "| svi | 250 to 1,000 | 6.25e+03 to 1e+05 | 2.00 ± 0.00 | 2.00 ± 0.00 |" in page
+    assert "| svi | 250 to 1,000 | 6,250 to 100,000 | 2.00 ± 0.00 | 2.00 ± 0.00 |" in page
     assert "1,000 (over 3 s) |" in page
     assert "## Rows of a GP" in page
 
