@@ -13,6 +13,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ from jax import lax
 from numpyro import handlers
 
 from hmcvi.inference import MAP, Fit, NormalPredictive, fit, predict
+from hmcvi.inference.threads import one_blas_thread
 from hmcvi.models import gp
 from hmcvi.models.gp import jitter
 
@@ -101,7 +103,7 @@ def hmcvi(*, task: str, rows: int | None, seconds: float) -> Ready:
         return trace["y"]["fn"].log_prob(y)
 
     if task == "gradient":
-        return _in_a_loop(log_likelihood, problem, seconds)
+        return _in_a_loop(log_likelihood, problem, seconds, one_blas_thread)  # as within `fit`
     if task == "predict":
         draws = {name: jnp.exp(jnp.asarray(value))[None, None] for name, value in problem.logs.items()}
         of = Fit(gp, MAP(), x, y, jax.random.key(0), draws, 0, len(x), 0.0)
@@ -198,8 +200,13 @@ def tinygp(*, task: str, rows: int | None, seconds: float) -> Ready:
     return _calls(predicted, seconds, "compiled by jax.jit")
 
 
-def _in_a_loop(log_likelihood: Callable[..., jax.Array], problem: Problem, seconds: float) -> Ready:
-    """Return the gradient in one compiled loop, as a sampler takes it."""
+def _in_a_loop(
+    log_likelihood: Callable[..., jax.Array],
+    problem: Problem,
+    seconds: float,
+    within: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Ready:
+    """Return the gradient in one compiled loop, as a sampler takes it, run `within` this."""
     with_gradient = jax.value_and_grad(log_likelihood)
     given = {name: jnp.asarray(value) for name, value in problem.logs.items()}
     x, y = jnp.asarray(problem.x), jnp.asarray(problem.y)
@@ -218,7 +225,8 @@ def _in_a_loop(log_likelihood: Callable[..., jax.Array], problem: Problem, secon
     facts = problem.facts(*jax.jit(with_gradient)(given, x, y))
 
     def take(number: int) -> None:
-        jax.block_until_ready(compiled(jnp.asarray(number), given, x, y))
+        with within():
+            jax.block_until_ready(compiled(jnp.asarray(number), given, x, y))
 
     return repeated(take, seconds, 1.0, facts, "float32", compile_seconds)
 

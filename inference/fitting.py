@@ -24,6 +24,7 @@ from .progress import Progress
 from .provenance import made_with, processor
 from .request import check_request, typed_key
 from .spread import Spread
+from .threads import one_blas_thread
 
 __all__ = ["fit"]
 
@@ -97,7 +98,7 @@ def fit(
     if not isinstance(progress, Progress):
         progress = Progress(method.name, Progress.suited(progress))
     try:
-        with progress as bar, checkpoint:
+        with progress as bar, checkpoint, one_blas_thread():
             if spread is None:
                 result = method.fit(key, model, x, y, bar, checkpoint)
             else:

@@ -33,6 +33,10 @@ between these. Each finds a signal that as many steps would only just have left 
 LEAST_ASKED = 16 * LEAST_PROBES
 """Steps of a fit whose gradient is asked, at least: of fewer, asking would cost over a sixteenth and tell little."""
 
+LEAST_FALL = 0.01
+"""What a loss falls by, in nats of the whole data set from one window of the plateau rule to the next, if it falls: a
+hundredth of a nat changes a density by a hundredth."""
+
 TIMED_SECONDS = 0.1
 """What the timing of a step takes at least, so that the clock and the call do not decide it."""
 
@@ -132,13 +136,14 @@ def signal_of(products: np.ndarray, squares: np.ndarray) -> Signal:
 def plateaued(losses: np.ndarray, window: int) -> bool:
     """Return whether the mean loss of the last window is no better than the one before, at two standard errors.
 
-    Losses on minibatches are noisy: a fall that two windows' noise can explain is no fall.
+    Losses on minibatches are noisy: a fall that two windows' noise can explain is no fall. Nor is one by under
+    `LEAST_FALL`: losses without noise, of all rows at once, creep on by less for as long as they are let.
     """
     if len(losses) < 2 * window:
         return False
     before, last = losses[-2 * window : -window], losses[-window:]
     error = np.sqrt((before.var() + last.var()) / window)
-    return bool(before.mean() - last.mean() <= 2 * error)
+    return bool(before.mean() - last.mean() <= max(2 * error, LEAST_FALL))
 
 
 class Descent:

@@ -23,6 +23,7 @@ from numpyro.distributions.distribution import ExpandedDistribution, Independent
 from .base import Fit, accepts, as_floats, latent_sites
 from .checks import check_data
 from .draw_steps import batch_steps, most_draws
+from .threads import one_blas_thread
 
 __all__ = ["ClassPredictive", "NormalPredictive", "Predictive", "at_posterior_mean", "predict", "predict_draws"]
 
@@ -449,6 +450,7 @@ def _keep_outputs(fit: Fit, distribution: Any, draws: Any, keys: Any, y: Any, ro
     return {"outputs": lax.map(lambda item: _outputs(rows, *distribution(*item))[1], (draws, keys), batch_size=size)}
 
 
+@one_blas_thread()
 def _in_row_chunks(
     fit: Fit, x: jax.Array, y: Any, reduce: Reduce, outcome: _Outcome, max_bytes: int
 ) -> dict[str, np.ndarray]:

@@ -14,6 +14,7 @@ from jax.scipy.linalg import cho_solve, solve_triangular
 from .kernels import kernel_matrix
 from .layers import flatten
 from .likelihoods import observe, output_width
+from .marginal import MarginalNormal
 
 __all__ = ["gp", "most_rows"]
 
@@ -105,10 +106,11 @@ def gp(
     if output_width(likelihood, num_classes) == 1:
         noise_scale = numpyro.sample("noise_scale", dist.HalfNormal(unit))
         covariance = amplitude**2 * jittered + noise_scale**2 * jnp.eye(rows, dtype=dtype)
-        factor = jnp.linalg.cholesky(covariance)
-        y = numpyro.sample("y", dist.MultivariateNormal(jnp.zeros(rows, dtype), scale_tril=factor), obs=y)
+        marginal = MarginalNormal(jnp.zeros(rows, dtype), covariance)
+        y = numpyro.sample("y", marginal, obs=y)
         if x_new is None:
             return y
+        factor = marginal.scale_tril
         cross = amplitude**2 * correlation(x, flatten(x_new))
         mean = cross.T @ cho_solve((factor, True), y)
         variance = amplitude**2 - (solve_triangular(factor, cross, lower=True) ** 2).sum(0)

@@ -290,6 +290,12 @@ def test_a_plateau_needs_two_windows_and_looks_at_the_last_two():
     assert plateaued(np.ones(2 * WINDOW), WINDOW)
 
 
+@pytest.mark.parametrize(("fall", "expected"), [(0.009, True), (0.011, False)])
+def test_losses_without_noise_are_at_a_plateau_where_they_fall_by_less_than_a_hundredth(fall, expected):
+    falling = -fall / WINDOW * np.arange(2.0 * WINDOW)  # of which no two are alike, and which has next to no spread
+    assert plateaued(1000 + falling, WINDOW) is expected
+
+
 @pytest.mark.parametrize("method", VARIATIONAL.values(), ids=VARIATIONAL)
 def test_a_fit_stops_at_its_plateau(method):
     result = fit(jax.random.key(0), linear_regression, X, Y, method(num_steps=5000, num_draws=1000))
