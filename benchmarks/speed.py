@@ -11,6 +11,7 @@ machine; no test reads them.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import subprocess
 import sys
 import time
@@ -47,6 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="CASE",
         help=f"what to measure, by its name or the beginning of several: {', '.join(known)}. Default: all",
     )
+    parser.add_argument(
+        "--without",
+        nargs="+",
+        default=(),
+        metavar="CONTESTANT",
+        help="who takes no part, by name: a table then says whom it leaves out. Default: nobody",
+    )
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds of each case. Default: %(default)s")
     parser.add_argument("--quick", action="store_true", help="small sizes and few rounds: to see that it works")
     parser.add_argument(
@@ -68,12 +76,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for asked in options.cases or ():
         if not any(name.startswith(asked) for name in known):
             parser.error(f"no case {asked!r}: give some of {', '.join(known)}")
-    _check_interpreter(parser, options.torch_python)
     cases = [
-        case
+        _without(options.without, case)
         for name, case in all_cases(options.quick).items()
         if options.cases is None or any(_means(asked, name, known) for asked in options.cases)
     ]
+    there = {one.name for case in known.values() for one in case.contestants}
+    if unknown := set(options.without) - there:
+        parser.error(f"no contestant {min(unknown)!r}: give some of {'; '.join(sorted(there))}")
+    if not all(any(one.ours for one in case.contestants) and len(case.contestants) > 1 for case in cases):
+        parser.error("--without leaves a case nothing of hmcvi's or nothing to set it beside: leave fewer out")
+    _check_interpreter(parser, options.torch_python)
     console = Console(width=100, highlight=False, markup=False, emoji=False)
     say = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True).print
     versions = ", ".join(f"{name} {version}" for name, version in made_with()["versions"].items())
@@ -96,6 +109,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _means(asked: str, name: str, known: Collection[str]) -> bool:
     """Return whether a case is the one asked for, or begins as asked where none is called that."""
     return name == asked if asked in known else name.startswith(asked)
+
+
+def _without(names: Collection[str], case: Case) -> Case:
+    """Return the case without these contestants, of whom its title tells."""
+    left_out = [one.name for one in case.contestants if one.name in names]
+    if not left_out:
+        return case
+    kept = tuple(one for one in case.contestants if one.name not in names)
+    return dataclasses.replace(case, contestants=kept, title=f"{case.title}; left out: {'; '.join(left_out)}")
 
 
 def _check_interpreter(parser: argparse.ArgumentParser, python: str | None) -> None:

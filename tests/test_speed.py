@@ -305,6 +305,9 @@ def test_an_interpreter_that_cannot_be_run_is_named_in_one_sentence(tmp_path, ca
     [
         (["--rounds", "0"], "--rounds 0: give at least 1"),
         (["--cases", "nut", "x"], "no case 'x': give some of nuts-dig"),
+        (["--without", "tinygp", "x"], "no contestant 'x': give some of"),
+        (["--cases", "gp-fit", "--without", "scikit-learn"], "--without leaves a case nothing"),
+        (["--cases", "gp", "--without", "hmcvi gp"], "--without leaves a case nothing"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(arguments, sentence, capsys):
@@ -315,8 +318,11 @@ def test_what_cannot_be_measured_is_refused(arguments, sentence, capsys):
 
 
 def test_the_command_measures_prints_and_publishes(tmp_path, monkeypatch, capsys):
+    cases = []
+
     def measured(case, rounds, torch_python, say):
         assert (rounds, torch_python) == (3, sys.executable)
+        cases.append(case)
         return [measurement(one.name, (1.0,) * rounds, ours=one.ours, case=case.name) for one in case.contestants]
 
     monkeypatch.setattr(speed, "measure", measured)
@@ -330,6 +336,13 @@ def test_the_command_measures_prints_and_publishes(tmp_path, monkeypatch, capsys
         "gp-predict",
         "gp-fit",
     ]
+    assert speed.main(["--cases", "gp", "--without", "tinygp", *asked]) == 0
+    asked_of = {case.name: ([one.name for one in case.contestants], case.title) for case in cases}
+    assert asked_of["gp-predict"][0] == ["hmcvi gp", "scikit-learn"]
+    assert asked_of["gp-predict"][1].endswith(
+        "a lengthscale for each of 10 features) on diabetes, 353 rows; left out: tinygp"
+    )
+    assert "left out" not in asked_of["gp-fit"][1]  # tinygp has no part in it
     monkeypatch.setattr(speed, "measure", lambda case, *_: measured(case, 3, sys.executable, None))
     assert speed.main(["--cases", "gp-fit", "--quick", "--publish", str(tmp_path / "quick")]) == 0
     assert not (tmp_path / "quick").exists()

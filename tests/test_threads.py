@@ -54,9 +54,15 @@ def test_a_fit_takes_one_thread_and_gives_the_others_back(method):
 
 @pytest.mark.usefixtures("three_threads")
 def test_an_error_gives_them_back():
-    with pytest.raises(ZeroDivisionError), one_blas_thread():
-        assert threads() == {1}
+    @one_blas_thread()
+    def failing():
+        seen.append(threads())
         raise ZeroDivisionError
+
+    seen = []
+    with pytest.raises(ZeroDivisionError):
+        failing()
+    assert seen == [{1}]
     assert threads() == {3}
 
 
