@@ -33,7 +33,8 @@ def fit_mesh(
 
     Device groups that share rows speak at every gradient, groups of different chains only at the end of a compiled
     call. So the devices of a group are neighbours, within a process as far as they go; `rows_across_processes` lays
-    them out the other way round, so that each process holds a part of the rows only.
+    them out the other way round, so that each process holds a part of the rows only. A CPU is one device, unless
+    `jax.config.update("jax_num_cpu_devices", n)` makes n of it before JAX computes anything.
 
     Arguments:
         num_chain_shards: groups that the chains are divided over.
@@ -54,10 +55,14 @@ def fit_mesh(
         if not isinstance(number, int | np.integer) or isinstance(number, bool) or number < 1:
             raise ValueError(f"fit_mesh got {name}={number!r}: give a whole number of at least 1")
     if num_chain_shards * num_row_shards != len(chosen):
+        asked = num_chain_shards * num_row_shards
+        more = devices is None and jax.default_backend() == "cpu" and jax.process_count() == 1 and asked > len(chosen)
+        advice = "give numbers whose product that is, or name the devices"
+        if more:
+            advice += f'; jax.config.update("jax_num_cpu_devices", {asked}) makes as many of a CPU before JAX computes'
         raise ValueError(
-            f"a mesh of {num_chain_shards} chain shards x {num_row_shards} row shards takes "
-            f"{num_chain_shards * num_row_shards} devices and there are {len(chosen)}: give numbers whose product "
-            "that is, or name the devices"
+            f"a mesh of {num_chain_shards} chain shards x {num_row_shards} row shards takes {asked} devices and there "
+            f"are {len(chosen)}: {advice}"
         )
     # by process, so that both layouts are what they promise whatever order JAX lists them in
     ordered = np.array(sorted(chosen, key=lambda device: (device.process_index, device.id)))

@@ -112,7 +112,7 @@ def test_processes_of_different_rows_are_told_so(found):
 # --- the command
 
 REQUEST = ["--data", "wine", "--methods", "nuts", "--ood", "--no-figures", "--checkpoint-seconds", "0"]
-REQUEST += ["--nuts", "num_warmup=120", "num_draws=80", "num_chains=2"]
+REQUEST += ["--nuts", "num_warmup=40", "num_draws=40", "num_chains=2"]
 REQUEST += ["--chains-per-device", "1", "--shard-rows", "2", "--rows-across-processes"]
 
 

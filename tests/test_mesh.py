@@ -161,6 +161,12 @@ def test_a_mesh_that_cannot_be_is_refused(chains, rows, sentence):
         fit_mesh(chains, rows, jax.devices()[:1])
 
 
+def test_whoever_asks_for_more_devices_than_a_cpu_has_is_told_how_to_make_them():
+    many = 2 * jax.device_count()
+    with pytest.raises(ValueError, match=rf'jax.config.update\("jax_num_cpu_devices", {many}\) makes as many'):
+        fit_mesh(1, many)
+
+
 def test_what_no_mesh_serves_is_refused_before_anything_is_computed():
     with pytest.raises(ValueError, match="laplace cannot be fitted over a mesh"):
         fit(jax.random.key(0), linear_regression, X, Y, Laplace(), mesh=ONE)
