@@ -26,11 +26,12 @@ __all__ = ["Problem", "Run", "best_of", "descend", "restart_keys", "signal_field
 
 
 class Problem(NamedTuple):
-    """What is minimised, from which parameters, and what the method wants back at the end."""
+    """What is minimised, from which parameters, what the method wants back at the end, and if minimising adds noise."""
 
     objective: Objective
     params: Any
     made: Any = None
+    noisy: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +106,8 @@ def descend(
         if over is None:
             if descent is None:
                 make: Any = Descent if spread is None else partial(SpreadDescent, spread=spread)
-                descent = make(problem.objective, problem.params, x, y, batch_size=begin.batch_size, training=training)
+                sizes = {"batch_size": begin.batch_size, "noisy": problem.noisy}
+                descent = make(problem.objective, problem.params, x, y, training=training, **sizes)
                 assert descent is not None
             if share.max_seconds is not None:
                 left = share.max_seconds - (begin.made.run_seconds if begin.made else 0.0)

@@ -159,12 +159,22 @@ class Descent:
         y: targets (row,).
         batch_size: rows in one step.
         training: the hyperparameters.
+        noisy: whether the objective draws noise of its own. The loss of all rows without any shows within
+            `LEAST_WINDOW` steps whether it falls, and needs no more to come to rest.
     """
 
     def __init__(
-        self, objective: Objective, params: Any, x: jax.Array, y: jax.Array, *, batch_size: int, training: Training
+        self,
+        objective: Objective,
+        params: Any,
+        x: jax.Array,
+        y: jax.Array,
+        *,
+        batch_size: int,
+        training: Training,
+        noisy: bool = True,
     ):
-        self._training = training
+        self._training, self._noisy = training, noisy
         self._data = x, y
         self._batch_size, self._in_parts = batch_size, batch_size < len(x)
         self._build(objective, params)
@@ -317,6 +327,8 @@ class Descent:
         keys, training = (order, noise), self._training
         num_steps = training.num_steps if num_steps is None else num_steps
         window = -(-num_steps // NUM_WINDOWS)
+        if not (self._noisy or self._in_parts):
+            window = min(window, LEAST_WINDOW)
         decay = min(DECAY_WINDOWS * window, num_steps)
         end, decay_start = num_steps, num_steps - decay
         plan = Plan.of(num_steps, decay, decay_start)

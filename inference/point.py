@@ -131,7 +131,7 @@ def _fit_points(
             loss = -log_density(handlers.seed(begin.model, key), (x, y), {}, values)[0]
             return loss, loss
 
-        return Problem(objective, begin.values)
+        return Problem(objective, begin.values, noisy=False)
 
     # the same keys as Bayes-by-Backprop's: the same start and minibatches
     is_one = isinstance(method, MAP)

@@ -42,8 +42,9 @@ class SpreadDescent(Descent):
         batch_size: int,
         training: Training,
         spread: Spread,
+        noisy: bool = True,
     ):
-        self._training, self._spread = training, spread
+        self._training, self._spread, self._noisy = training, spread, noisy
         self._data = spread.x, spread.y
         self._batch_size, self._in_parts = batch_size, batch_size < spread.num_rows
         self._build(objective, params)

@@ -38,6 +38,19 @@ def waiting(x, y=None):
         return numpyro.sample("y", dist.Exponential(rate), obs=y)
 
 
+def test_a_mode_by_all_rows_comes_to_rest_when_it_is_reached_and_one_by_minibatches_after_a_tenth_of_the_budget():
+    """The loss of all rows has no noise to average over."""
+    exact, noisy = (
+        fit(jax.random.key(0), linear_regression, X, Y, MAP(num_steps=20_000, batch_size=size)) for size in (None, 8)
+    )
+    assert len(exact.losses) % 500 == 0
+    assert len(exact.losses) <= 4000
+    assert exact.finished
+    np.testing.assert_allclose(exact.draws["out.kernel"][0, 0, :, 0], TARGET.mean, atol=1e-4)
+    assert len(noisy.losses) % 2000 == 0
+    assert len(noisy.losses) >= 8000
+
+
 def test_the_mode_of_a_positive_site_is_that_of_its_own_space():
     times = np.array([0.1, 0.7, 0.4], np.float32)
     result = fit(KEY, waiting, np.zeros((3, 1)), times, MAP(num_steps=1000, learning_rate=0.03))
