@@ -55,7 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="CONTESTANT",
         help="who takes no part, by name: a table then says whom it leaves out. Default: nobody",
     )
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds of each case. Default: %(default)s")
+    parser.add_argument(
+        "--rounds", type=int, help=f"rounds of each case. Default: {ROUNDS}, or {QUICK_ROUNDS} with --quick"
+    )
     parser.add_argument("--quick", action="store_true", help="small sizes and few rounds: to see that it works")
     parser.add_argument(
         "--torch-python",
@@ -70,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="write speed.csv and speed.md there; cases that are not measured now stay as they were published",
     )
     options = parser.parse_args(arguments)
-    rounds = QUICK_ROUNDS if options.quick else options.rounds
+    rounds = (QUICK_ROUNDS if options.quick else ROUNDS) if options.rounds is None else options.rounds
     if rounds < 1:
         parser.error(f"--rounds {rounds}: give at least 1")
     for asked in options.cases or ():
@@ -84,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     there = {one.name for case in known.values() for one in case.contestants}
     if unknown := set(options.without) - there:
         parser.error(f"no contestant {min(unknown)!r}: give some of {'; '.join(sorted(there))}")
-    if not all(any(one.ours for one in case.contestants) and len(case.contestants) > 1 for case in cases):
+    if any(len({one.ours for one in case.contestants}) < 2 for case in cases):
         parser.error("--without leaves a case nothing of hmcvi's or nothing to set it beside: leave fewer out")
     _check_interpreter(parser, options.torch_python)
     console = Console(width=100, highlight=False, markup=False, emoji=False)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .base import Fit
+from .optimise import LEAST_FALL
 
 __all__ = ["Completion", "completion"]
 
@@ -93,5 +94,6 @@ def _agreement(losses: np.ndarray | None, errors: np.ndarray | None) -> tuple[fl
     gaps = losses - losses[best]
     noise = np.sqrt(errors**2 + errors[best] ** 2)
     with np.errstate(divide="ignore", invalid="ignore"):
-        spread = float(np.max(np.where(gaps > 0, gaps / noise, 0.0)))
+        # the rule that ends a loss without noise leaves gaps of its own
+        spread = float(np.max(np.where(gaps > LEAST_FALL, gaps / noise, 0.0)))
     return spread, f"{number} restarts within {gaps.max():.3g} nats, {spread:.1f} standard errors"

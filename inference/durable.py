@@ -7,7 +7,7 @@ import hashlib
 import os
 from pathlib import Path
 
-__all__ = ["DamagedError", "read_checked", "sha256_of", "write_checked", "write_whole"]
+__all__ = ["DamagedError", "UnmarkedError", "read_checked", "sha256_of", "write_checked", "write_whole"]
 
 MARK = b"\nsha256:"
 """What stands before the checksum at the end of a file that `write_checked` wrote."""
@@ -49,6 +49,10 @@ def write_whole(path: Path, *content: str | bytes | memoryview, previous: Path |
         partial.unlink(missing_ok=True)
 
 
+class UnmarkedError(DamagedError):
+    """A file holds no checksum: it is cut short, or somebody else's."""
+
+
 def write_checked(path: Path, content: bytes | memoryview, previous: Path | None = None) -> None:
     """Write a file as `write_whole` does, with a SHA-256 of its content at its end; raises as that.
 
@@ -67,7 +71,7 @@ def read_checked(path: Path) -> memoryview:
     whole = path.read_bytes()
     end = len(whole) - len(MARK) - DIGITS
     if end < 0 or whole[end : end + len(MARK)] != MARK:
-        raise DamagedError("it does not end in its checksum")
+        raise UnmarkedError("it does not end in its checksum")
     content = memoryview(whole)[:end]
     if sha256_of(content).encode() != whole[-DIGITS:]:
         raise DamagedError("its checksum is not that of its content")

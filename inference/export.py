@@ -17,7 +17,7 @@ import xarray as xr
 from .base import Fit, Method, Model, accepts
 from .checks import check_data
 from .describe import describe_method
-from .durable import DamagedError, read_checked, write_checked
+from .durable import DamagedError, UnmarkedError, read_checked, write_checked
 from .predict import check_labels, outcome_kind, predict_draws
 
 __all__ = ["from_datatree", "load_datatree", "require_writer", "save_datatree", "to_datatree"]
@@ -152,6 +152,11 @@ def load_datatree(path: str | os.PathLike[str]) -> xr.DataTree:
     """
     try:
         content = read_checked(Path(path))
+    except UnmarkedError as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}): it was cut short, or not written by save_datatree (a file of "
+            "DataTree.to_netcdf is read by xarray.open_datatree)"
+        ) from error
     except (OSError, DamagedError) as error:
         raise ValueError(f"{path} cannot be read ({error}): delete it and run again") from error
     with xr.open_datatree(io.BytesIO(content), engine="h5netcdf") as tree:

@@ -34,8 +34,8 @@ LEAST_ASKED = 16 * LEAST_PROBES
 """Steps of a fit whose gradient is asked, at least: of fewer, asking would cost over a sixteenth and tell little."""
 
 LEAST_FALL = 0.01
-"""What a loss falls by, in nats of the whole data set from one window of the plateau rule to the next, if it falls: a
-hundredth of a nat changes a density by a hundredth."""
+"""What a loss that has noise no more, in nats of the whole data set, must still fall by if it is to go on: a hundredth
+of a nat changes a density by a hundredth."""
 
 TIMED_SECONDS = 0.1
 """What the timing of a step takes at least, so that the clock and the call do not decide it."""
@@ -136,14 +136,24 @@ def signal_of(products: np.ndarray, squares: np.ndarray) -> Signal:
 def plateaued(losses: np.ndarray, window: int) -> bool:
     """Return whether the mean loss of the last window is no better than the one before, at two standard errors.
 
-    Losses on minibatches are noisy: a fall that two windows' noise can explain is no fall. Nor is one by under
-    `LEAST_FALL`: losses without noise, of all rows at once, creep on by less for as long as they are let.
+    Losses on minibatches are noisy: a fall that two windows' noise can explain is no fall. Losses without noise fall
+    for as long as they are let, so that they are also at their plateau where what is left to fall is under
+    `LEAST_FALL`, if each window goes on to fall by as much less than the one before as the last two did (Aitken 1926).
     """
     if len(losses) < 2 * window:
         return False
     before, last = losses[-2 * window : -window], losses[-window:]
     error = np.sqrt((before.var() + last.var()) / window)
-    return bool(before.mean() - last.mean() <= max(2 * error, LEAST_FALL))
+    fall = before.mean() - last.mean()
+    if fall <= 2 * error:
+        return True
+    if len(losses) < 3 * window:
+        return False
+    earlier = losses[-3 * window : -2 * window].mean() - before.mean()
+    if max(fall, earlier) > LEAST_FALL:  # a first descent foretells nothing of what comes after it
+        return False
+    rounding = np.finfo(np.float32).eps * abs(last.mean())
+    return bool(fall <= rounding or (fall < earlier and fall**2 <= LEAST_FALL * (earlier - fall)))
 
 
 class Descent:

@@ -89,9 +89,9 @@ class Training:
         batch_size: rows in a minibatch; None takes 128 where the model allows minibatches, else all rows.
         learning_rate: step size of the optimiser, or an optax schedule of it, which is then followed to its end.
         schedule: what becomes of a learning rate that is a number. "plateau" holds it until the loss falls no
-            further (or 8/10 of the budget is spent), then lowers it linearly to 0 and ends the fit; a loss without
-            noise, as MAP's of all rows is, is looked at every 500 steps and comes to rest in 1,000. "cosine" lowers
-            it from the first step to 0 at the end of the budget (Loshchilov & Hutter 2017).
+            further (or 8/10 of the budget is spent), then lowers it linearly to 0 and ends the fit; MAP's loss of all
+            rows, which has no noise, is looked at every 500 steps and lowered over 1,000. "cosine" lowers it from
+            the first step to 0 at the end of the budget (Loshchilov & Hutter 2017).
         optimizer: called with a learning rate, it makes an optax optimiser whose steps are proportional to that
             rate: `optax.adam`, `functools.partial(optax.sgd, momentum=0.9)`, a function of one's own.
         clip_norm: gradients of a larger norm are scaled down to it, in nats of the whole data set; None clips none.

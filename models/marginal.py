@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.scipy.linalg import solve_triangular
+from numpyro.distributions.util import validate_sample
 
 __all__ = ["MarginalNormal"]
 
@@ -36,8 +37,12 @@ class MarginalNormal(dist.MultivariateNormal):
         # after its checks: NumPyro calls a matrix symmetric only to 1e-6, whatever the size of its entries
         self.covariance_matrix = covariance_matrix
 
+    @validate_sample
     def log_prob(self, value: Any) -> jax.Array:
-        """Return the log density at (..., row); batches take the ordinary way."""
+        """Return the log density, in nats, at (..., row); NaN where C has no Cholesky factor.
+
+        Batches are served by NumPyro, as ever.
+        """
         difference = value - self.loc
         if jnp.ndim(difference) > 1 or jnp.ndim(self.covariance_matrix) > 2:
             found: jax.Array = super().log_prob(value)

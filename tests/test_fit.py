@@ -290,10 +290,27 @@ def test_a_plateau_needs_two_windows_and_looks_at_the_last_two():
     assert plateaued(np.ones(2 * WINDOW), WINDOW)
 
 
-@pytest.mark.parametrize(("fall", "expected"), [(0.009, True), (0.011, False)])
-def test_losses_without_noise_are_at_a_plateau_where_they_fall_by_less_than_a_hundredth(fall, expected):
-    falling = -fall / WINDOW * np.arange(2.0 * WINDOW)  # of which no two are alike, and which has next to no spread
-    assert plateaued(1000 + falling, WINDOW) is expected
+def without_noise(*falls):
+    """A loss that falls by these amounts from window to window and has next to no spread within each."""
+    means = 100 - np.cumsum([0.0, *falls])
+    slope = np.linspace(1e-6, -1e-6, WINDOW)
+    return np.concatenate([mean + slope for mean in means])
+
+
+@pytest.mark.parametrize(
+    ("falls", "expected"),
+    [
+        ((20, 0.009, 0.003), True),  # and would fall by 0.0015 more
+        ((20, 0.009, 0.0085), False),  # by 0.14
+        ((20, 0.009), False),  # a first descent foretells nothing
+        ((20, 0.011, 0.0001), False),
+        ((20, 0.001, 0.002), False),  # ever faster
+        ((20, 5e-6, 6e-6), True),  # less than its rounding
+        ((0.009,), False),
+    ],
+)
+def test_losses_without_noise_are_at_their_plateau_where_little_is_left_to_fall(falls, expected):
+    assert plateaued(without_noise(*falls), WINDOW) is expected
 
 
 @pytest.mark.parametrize("method", VARIATIONAL.values(), ids=VARIATIONAL)

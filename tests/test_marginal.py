@@ -94,6 +94,13 @@ def test_covariance_that_has_no_factor():
         MarginalNormal(jnp.zeros(2), covariance, validate_args=True)
 
 
+def test_a_value_that_cannot_be_is_told_as_numpyro_tells_it():
+    loc, covariance, _ = problem(2)
+    with pytest.warns(UserWarning, match="Out-of-support"):
+        found = MarginalNormal(loc, covariance, validate_args=True).log_prob(jnp.asarray([0.0, jnp.nan]))
+    assert found == -jnp.inf
+
+
 def test_batches_and_expanded_rows_are_numpyros():
     loc, covariance, y = problem(4)
     values = jnp.stack([y, 2 * y])

@@ -10,7 +10,7 @@ import numpyro.distributions as dist
 import optax
 import pytest
 
-from hmcvi.inference import MAP, Ensemble, FitError, fit, predict
+from hmcvi.inference import MAP, Ensemble, FitError, completion, fit, predict
 
 from .targets import NOISE_SCALE, conjugate_regression, linear_regression
 
@@ -49,6 +49,33 @@ def test_a_mode_by_all_rows_comes_to_rest_when_it_is_reached_and_one_by_minibatc
     np.testing.assert_allclose(exact.draws["out.kernel"][0, 0, :, 0], TARGET.mean, atol=1e-4)
     assert len(noisy.losses) % 2000 == 0
     assert len(noisy.losses) >= 8000
+
+
+def test_a_mode_that_is_far_off_along_a_narrow_valley_is_not_called_reached():
+    """Two inputs that are nearly one: the loss creeps, by less in each window than would be worth going on for."""
+    random = np.random.default_rng(0)
+    first = random.normal(size=40)
+    x = np.stack([first, first + 1e-3 * random.normal(size=40), np.ones(40)], axis=1).astype(np.float32)
+    y = (300 * (x[:, 1] - x[:, 0])).astype(np.float32)
+
+    def wide(x, y=None):
+        weights = numpyro.sample("weights", dist.Normal(0, 1000).expand([3]).to_event(1))
+        numpyro.sample("y", dist.Normal(x @ weights, 0.05), obs=y)
+
+    def loss(weights):
+        return ((y - x @ weights) ** 2).sum() / (2 * 0.05**2) + (weights**2).sum() / (2 * 1000**2)
+
+    result = fit(KEY, wide, x, y, MAP(num_steps=10_000))
+    found = np.asarray(result.draws["weights"][0, 0], np.float64)
+    mode = np.linalg.solve(x.T.astype(float) @ x / 0.05**2 + np.eye(3) / 1000**2, x.T.astype(float) @ y / 0.05**2)
+    assert loss(found) - loss(mode) > 1
+    assert result.finished is False
+
+
+def test_restarts_without_noise_that_meet_are_said_to_agree():
+    result = fit(KEY, linear_regression, X, Y, MAP(num_steps=20_000, num_restarts=3))
+    assert np.ptp(result.restarts) < 0.01
+    assert completion(result).verdict == "finished"
 
 
 def test_the_mode_of_a_positive_site_is_that_of_its_own_space():

@@ -300,6 +300,9 @@ def test_an_interpreter_that_cannot_be_run_is_named_in_one_sentence(tmp_path, ca
     assert said.out == ""  # nothing was measured
 
 
+OTHERS = ("numpyro SVI.run", "numpyro SVI, scanned", "bayesian-torch", "pyro")
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -308,6 +311,8 @@ def test_an_interpreter_that_cannot_be_run_is_named_in_one_sentence(tmp_path, ca
         (["--without", "tinygp", "x"], "no contestant 'x': give some of"),
         (["--cases", "gp-fit", "--without", "scikit-learn"], "--without leaves a case nothing"),
         (["--cases", "gp", "--without", "hmcvi gp"], "--without leaves a case nothing"),
+        (["--cases", "driver", "--without", "the bare loop"], "--without leaves a case nothing"),
+        (["--cases", "vi-cnn", "--without", *OTHERS], "--without leaves a case nothing"),  # but four of hmcvi's
     ],
 )
 def test_what_cannot_be_measured_is_refused(arguments, sentence, capsys):

@@ -1,5 +1,7 @@
 """The threads of linear algebra while something is fitted or predicted."""
 
+import threading
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ from threadpoolctl import ThreadpoolController
 
 from hmcvi.inference import MAP, SVI, fit, predict
 from hmcvi.inference.progress import Progress
-from hmcvi.inference.threads import SAID, one_blas_thread
+from hmcvi.inference.threads import one_blas_thread
 from hmcvi.models import gp
 
 X = np.linspace(-1, 1, 12, dtype=np.float32)[:, None]
@@ -16,10 +18,8 @@ Y = np.sin(3 * X[:, 0])
 
 
 @pytest.fixture
-def three_threads(monkeypatch):
-    """Linear algebra takes three threads, and nobody has said how many it should."""
-    for name in SAID:
-        monkeypatch.delenv(name, raising=False)
+def three_threads():
+    """Linear algebra takes three threads."""
     jnp.linalg.cholesky(jnp.eye(2)).block_until_ready()
     with ThreadpoolController().limit(limits=3, user_api="blas"):
         yield
@@ -67,11 +67,29 @@ def test_an_error_gives_them_back():
 
 
 @pytest.mark.usefixtures("three_threads")
-@pytest.mark.parametrize("name", SAID)
-def test_whoever_says_how_many_is_heard(name, monkeypatch):
-    monkeypatch.setenv(name, "3")
+def test_threads_of_python_that_overlap_leave_what_the_first_one_found():
+    """One enters, another enters, the first leaves, the second leaves."""
+    entered, left, seen = threading.Event(), threading.Event(), []
+
+    def second():
+        with one_blas_thread():
+            entered.set()
+            left.wait(60)
+            seen.append(threads())
+
+    other = threading.Thread(target=second)
     with one_blas_thread():
-        assert threads() == {3}
+        other.start()
+        assert entered.wait(60)
+    left.set()
+    other.join(60)
+    assert seen == [{3}]  # the first one took its limit along
+    assert threads() == {3}
+    with one_blas_thread():
+        with one_blas_thread():
+            assert threads() == {1}
+        assert threads() == {1}
+    assert threads() == {3}
 
 
 @pytest.mark.usefixtures("three_threads")
