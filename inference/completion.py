@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .base import Fit
-from .optimise import LEAST_FALL
+from .plateau import LEAST_FALL
 
 __all__ = ["Completion", "completion"]
 

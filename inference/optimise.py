@@ -16,10 +16,11 @@ from jax import lax
 
 from .base import as_floats
 from .checkpoint import Checkpoint, Kept
+from .plateau import Signal, plateaued, signal_of
 from .progress import Progress, next_length
 from .training import DECAY_WINDOWS, LEAST_WINDOW, NUM_WINDOWS, Plan, Training
 
-__all__ = ["Descent", "Objective", "Optimised", "Signal", "plateaued", "signal_of"]
+__all__ = ["Descent", "Objective", "Optimised"]
 
 Objective = Callable[[Any, jax.Array, jax.Array, jax.Array, jax.Array | None], tuple[jax.Array, jax.Array]]
 """(params, key, x, y, number of the minibatch in its epoch) -> (what to minimise, what the loss trace records).
@@ -32,10 +33,6 @@ between these. Each finds a signal that as many steps would only just have left 
 
 LEAST_ASKED = 16 * LEAST_PROBES
 """Steps of a fit whose gradient is asked, at least: of fewer, asking would cost over a sixteenth and tell little."""
-
-LEAST_FALL = 0.01
-"""What a loss that has noise no more, in nats of the whole data set, must still fall by if it is to go on: a hundredth
-of a nat changes a density by a hundredth."""
 
 TIMED_SECONDS = 0.1
 """What the timing of a step takes at least, so that the clock and the call do not decide it."""
@@ -90,72 +87,6 @@ class Optimised:
         )
 
 
-@dataclass(frozen=True)
-class Signal:
-    """What is left of the gradient's mean at the end of an optimisation.
-
-    Attributes:
-        snr: length of the mean gradient over the standard deviation of one step's gradient.
-        z: how surely it is not 0, as a standard Normal's value.
-    """
-
-    snr: float
-    z: float
-
-
-def signal_of(products: np.ndarray, squares: np.ndarray) -> Signal:
-    """Return ‖μ‖ / √tr Σ of gradients of mean μ and covariance Σ, and how surely μ is not 0.
-
-    With Sₖ the sum of the first k of K independent gradients, U = Σₖ gₖ·Sₖ₋₁ adds up the products of all pairs, so
-    that 2 U / (K (K − 1)) has mean ‖μ‖². Where μ = 0 its terms are a martingale's, and z = U / √Σₖ (gₖ·Sₖ₋₁)² is about
-    standard Normal if noise goes in many directions. If in one, z has the lighter upper tail of Dickey and Fuller
-    (1979): so, unlike a bound on the ratio itself, one on z is right whatever the number of directions.
-
-    Arguments:
-        products: gₖ·Sₖ₋₁ (gradient,), the first of which is 0.
-        squares: ‖gₖ‖² (gradient,).
-
-    Example:
-        >>> gradients = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
-        >>> before = np.cumsum(gradients, 0) - gradients
-        >>> found = signal_of((gradients * before).sum(1), (gradients**2).sum(1))
-        >>> found.snr, round(found.z, 3)
-        (0.0, -1.414)
-    """
-    number, mean_square = len(squares), float(squares.mean())
-    square_of_mean = max(2 * float(products.sum()) / (number * (number - 1)), 0.0)
-    # single precision: of a signal that drowns all noise, no more than a ratio of 1000 is known
-    variance = max(mean_square - square_of_mean, 1e-6 * mean_square)
-    spread = float(np.sqrt((products**2).sum()))
-    return Signal(
-        snr=float(np.sqrt(square_of_mean / variance)) if variance > 0 else 0.0,
-        z=float(products.sum()) / spread if spread > 0 else 0.0,
-    )
-
-
-def plateaued(losses: np.ndarray, window: int) -> bool:
-    """Return whether the mean loss of the last window is no better than the one before, at two standard errors.
-
-    Losses on minibatches are noisy: a fall that two windows' noise can explain is no fall. Losses without noise fall
-    for as long as they are let, so that they are also at their plateau where what is left to fall is under
-    `LEAST_FALL`, if each window goes on to fall by as much less than the one before as the last two did (Aitken 1926).
-    """
-    if len(losses) < 2 * window:
-        return False
-    before, last = losses[-2 * window : -window], losses[-window:]
-    error = np.sqrt((before.var() + last.var()) / window)
-    fall = before.mean() - last.mean()
-    if fall <= 2 * error:
-        return True
-    if len(losses) < 3 * window:
-        return False
-    earlier = losses[-3 * window : -2 * window].mean() - before.mean()
-    if max(fall, earlier) > LEAST_FALL:  # a first descent foretells nothing of what comes after it
-        return False
-    rounding = np.finfo(np.float32).eps * abs(last.mean())
-    return bool(fall <= rounding or (fall < earlier and fall**2 <= LEAST_FALL * (earlier - fall)))
-
-
 class Descent:
     """A compiled optimisation, to be run from any key and start.
 
@@ -186,12 +117,7 @@ class Descent:
     ):
         self._training, self._noisy = training, noisy
         self._data = x, y
-        self._batch_size, self._in_parts = batch_size, batch_size < len(x)
-        self._build(objective, params)
-
-    def _build(self, objective: Objective, params: Any) -> None:
-        """Compile the loop."""
-        training, (x, y) = self._training, self._data
+        self._batch_size, self._in_parts = batch_size, batch_size < self._num_rows()
         self._piece = 1  # steps of the next call, by the pace of the last
         self._objective, self._optimizer = objective, training.transformation()
         self._steps_per_epoch = max(len(x) // self._batch_size, 1)
@@ -255,6 +181,10 @@ class Descent:
         return lax.scan(one, zeros, start + jnp.arange(number))[1]
 
     # What is otherwise over a mesh: see `SpreadDescent`.
+
+    def _num_rows(self) -> int:
+        """Return how many rows stand for some."""
+        return len(self._data[0])
 
     def _own_key(self, key: jax.Array) -> jax.Array:
         """Return the key of this device's noise."""

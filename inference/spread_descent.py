@@ -12,7 +12,6 @@ from jax import lax
 from .optimise import Descent, Objective
 from .processes import agreed
 from .spread import CHAIN, ROW, Spread, mean_over_devices, place_of_device
-from .training import Training
 
 __all__ = ["SpreadDescent"]
 
@@ -27,27 +26,17 @@ class SpreadDescent(Descent):
     for none may be drawn, and then counts nothing.
 
     Arguments:
-        objective, params, batch_size, training: see `Descent`.
+        objective, params: see `Descent`, as the others.
         x, y: the first rows.
         spread: the rows on the mesh.
     """
 
-    def __init__(
-        self,
-        objective: Objective,
-        params: Any,
-        x: jax.Array,
-        y: jax.Array,
-        *,
-        batch_size: int,
-        training: Training,
-        spread: Spread,
-        noisy: bool = True,
-    ):
-        self._training, self._spread, self._noisy = training, spread, noisy
-        self._data = spread.x, spread.y
-        self._batch_size, self._in_parts = batch_size, batch_size < spread.num_rows
-        self._build(objective, params)
+    def __init__(self, objective: Objective, params: Any, x: jax.Array, y: jax.Array, *, spread: Spread, **others: Any):
+        self._spread = spread
+        super().__init__(objective, params, spread.x, spread.y, **others)
+
+    def _num_rows(self) -> int:
+        return self._spread.num_rows
 
     def _own_key(self, key: jax.Array) -> jax.Array:
         return jax.random.fold_in(key, place_of_device())

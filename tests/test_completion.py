@@ -22,7 +22,8 @@ from hmcvi.inference import (
     from_datatree,
     to_datatree,
 )
-from hmcvi.inference.optimise import LEAST_ASKED, LEAST_PROBES, signal_of
+from hmcvi.inference.optimise import LEAST_ASKED, LEAST_PROBES
+from hmcvi.inference.plateau import signal_of
 
 from .targets import conjugate_regression, linear_regression
 

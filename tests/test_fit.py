@@ -26,7 +26,7 @@ from scipy import stats
 from hmcvi.inference import NUTS, SVI, BayesByBackprop, FitError, fit
 from hmcvi.inference.base import as_floats, minibatches
 from hmcvi.inference.checks import check_data
-from hmcvi.inference.optimise import plateaued
+from hmcvi.inference.plateau import plateaued
 from hmcvi.models import gp, mlp
 
 from .targets import conjugate_regression, linear_regression
