@@ -10,7 +10,7 @@ In parallel, where a chunk ends when the slowest of its chains does, the bare lo
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -105,7 +105,7 @@ def driver(*, rows: int | None, **sizes: Any) -> Ready:
         return {"count": _count(method), "seconds": seconds, "compile": watch.stop().compile_seconds}
 
     result = fit(jax.random.key(0), probes.model, probes.x, probes.y, method, progress=False)
-    return Ready(run, _facts({name: np.asarray(values) for name, values in result.draws.items()}))
+    return Ready(run, _facts(result.draws))
 
 
 def bare(*, rows: int | None, **sizes: Any) -> Ready:
@@ -121,8 +121,8 @@ def bare(*, rows: int | None, **sizes: Any) -> Ready:
     return Ready(run, _facts(draws_made))
 
 
-def bare_draws(key: jax.Array, probes: Probes, method: NUTS) -> tuple[dict[str, np.ndarray], float, float]:
-    """Return draws (chain, draw, ...) by site, unconstrained, the seconds from the second on, and of compiling."""
+def bare_draws(key: jax.Array, probes: Probes, method: NUTS) -> tuple[dict[str, jax.Array], float, float]:
+    """Return draws (chain, draw, ...) by site, the seconds from the second on, and of compiling."""
     watch = Stopwatch()
     chains = method.start(jax.random.split(key, method.num_chains), probes.model, probes.x, probes.y)
 
@@ -150,8 +150,8 @@ def bare_draws(key: jax.Array, probes: Probes, method: NUTS) -> tuple[dict[str, 
     watch = Stopwatch()
     _, z = jax.block_until_ready(rest(states, probes.x, probes.y))
     seconds = watch.stop().seconds
-    kept = {name: np.asarray(values)[:, method.num_warmup - 1 :] for name, values in z.items()}
-    return kept, seconds, compile_seconds
+    constrain = jax.vmap(jax.vmap(chains.constrain(probes.x, probes.y)))
+    return constrain(np.asarray(z)[:, method.num_warmup - 1 :]), seconds, compile_seconds
 
 
 def _count(method: NUTS) -> int:
@@ -159,9 +159,9 @@ def _count(method: NUTS) -> int:
     return method.num_chains * (method.num_warmup + method.num_draws - 1)
 
 
-def _facts(draws: dict[str, np.ndarray]) -> dict[str, float]:
-    """Return the length of the last draws, of sites whose support is the whole line."""
-    squares = sum(float((values[:, -1].astype(np.float64) ** 2).sum()) for values in draws.values())
+def _facts(draws: Mapping[str, jax.Array]) -> dict[str, float]:
+    """Return the length of the last draws."""
+    squares = sum(float((np.asarray(values)[:, -1].astype(np.float64) ** 2).sum()) for values in draws.values())
     return {"the length of its last draws": squares**0.5}
 
 

@@ -42,9 +42,9 @@ class Chains:
     Attributes:
         state: where the chains stand, every leaf (chain, ...).
         draw: (state, x, y) -> the state one draw on.
-        record: state -> what is kept of it by name: the sites "z" in the unconstrained space, "n_steps" and
+        record: state -> what is kept of it by name: the position "z" in the unconstrained space, "n_steps" and
             "step_size", and further statistics by ArviZ's names.
-        constrain: (x, y) -> a function from the sites of one draw to the constrained space.
+        constrain: (x, y) -> a function from the position of one draw to the sites' values in the constrained space.
         num_warmup: draws at the beginning that adapt the sampler and are not kept.
         tune: number of steps -> (state, x, y) -> the tuned state, where one program adapts the sampler ahead of all
             draws; None where the first draws do.
@@ -358,7 +358,7 @@ def _over_chains(one_chain: Callable[..., Any], chain_method: str, num_chains: i
     return {"sequential": in_turn, "vectorized": in_lock_step, "parallel": over_devices}[chain_method]
 
 
-def _constrain(chains: Chains, z: dict[str, Any], x: jax.Array, y: jax.Array) -> dict[str, jax.Array]:
-    """Map draws (chain, draw, ...) from the unconstrained space; what else the model computes is compiled away."""
+def _constrain(chains: Chains, z: Any, x: jax.Array, y: jax.Array) -> dict[str, jax.Array]:
+    """Map positions (chain, draw, ...) from the unconstrained space; what else the model computes is compiled away."""
     constrain = jax.jit(lambda z, x, y: lax.map(lambda chain: lax.map(chains.constrain(x, y), chain), z))
     return constrain(z, x, y)

@@ -26,7 +26,7 @@ from .processes import from_first, gathered, is_first, together
 
 __all__ = ["Checkpoint", "CheckpointError", "Kept", "first_difference"]
 
-FORMAT = "hmcvi checkpoint 1"
+FORMAT = "hmcvi checkpoint 2"
 
 SECONDS = 30.0
 """Seconds between two checkpoints, unless said otherwise."""

@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
-import numpyro.infer
-from numpyro.infer.util import constrain_fn
+from numpyro.infer.hmc import hmc
+from numpyro.infer.util import ParamInfo
 
 from .base import Model
+from .chain_start import start_chains
 from .chains import Chains, Sampler
 from .spread import Spread
-from .start import all_finite, run_once
+from .start import run_once
 
 __all__ = ["HMC", "check_target_accept", "hamiltonian_chains", "record"]
 
@@ -70,13 +70,11 @@ class HMC(Sampler):
         self, chain_keys: jax.Array, model: Model, x: jax.Array, y: jax.Array, spread: Spread | None = None
     ) -> Chains:
         """Return the chains at draws of the prior, and how to advance them."""
-        make_kernel = partial(
-            numpyro.infer.HMC,
-            trajectory_length=self.trajectory_length,
-            target_accept_prob=self.target_accept,
-            dense_mass=self.dense_mass,
-            init_strategy=numpyro.infer.init_to_sample,
-        )
+        options = {
+            "trajectory_length": self.trajectory_length,
+            "target_accept_prob": self.target_accept,
+            "dense_mass": self.dense_mass,
+        }
 
         def shortened(state: Any) -> Any:
             # A step under the whole number: the kernel rounds the quotient of the two up.
@@ -85,7 +83,7 @@ class HMC(Sampler):
             return state._replace(trajectory_length=length.astype(state.trajectory_length.dtype))
 
         return hamiltonian_chains(
-            make_kernel, model, self.num_warmup, chain_keys, x, y, record, shortened, spread=spread
+            "HMC", options, model, self.num_warmup, chain_keys, x, y, record, shortened, spread=spread
         )
 
 
@@ -96,7 +94,8 @@ def check_target_accept(what: str, target_accept: float) -> None:
 
 
 def hamiltonian_chains(
-    make_kernel: Callable[[Model], numpyro.infer.HMC],
+    algorithm: Literal["HMC", "NUTS"],
+    options: dict[str, Any],
     model: Model,
     num_warmup: int,
     chain_keys: jax.Array,
@@ -107,58 +106,33 @@ def hamiltonian_chains(
     *,
     spread: Spread | None = None,
 ) -> Chains:
-    """Return chains of a NumPyro kernel whose first draws adapt it; `prepare` is applied to the state before each."""
-    # Two kernels: initialising many chains at once leaves a kernel that can only sample them in lock step.
+    """Return chains of a kernel of NumPyro's whose first draws adapt it.
+
+    Arguments:
+        algorithm: the kernel.
+        options: what its `init_kernel` takes by name.
+        model, num_warmup, chain_keys, x, y, spread: see `Sampler`.
+        record: state -> what is kept of it.
+        prepare: state -> the state that a draw begins with.
+    """
+    keys, position_keys = jnp.moveaxis(jax.vmap(jax.random.split)(chain_keys), 1, 0)
     if spread is not None:
-        return _over_mesh(make_kernel, model, num_warmup, chain_keys, x, y, record, prepare, spread)
-    kernel, starter = make_kernel(model), make_kernel(model)
-    jax.eval_shape(lambda key: kernel.init(key, num_warmup, None, (x, y), {}), chain_keys[0])  # its functions alone
-    state = run_once(lambda keys, x, y: starter.init(keys, num_warmup, None, (x, y), {}), chain_keys, x, y)
-    if not all_finite(state.potential_energy, state.z_grad):
-        state = make_kernel(model).init(
-            chain_keys, num_warmup, None, (x, y), {}
-        )  # op by op, NumPyro says what is wrong
+        keys, position_keys = spread.place_chains((keys, position_keys))
+    begun = start_chains(position_keys, model, x, y, spread)
+    init, sample = hmc(potential_fn_gen=begun.potential, algo=algorithm)
+
+    def adapting(chains: Any, x: jax.Array, y: Any) -> Any:
+        def one(key: jax.Array, *place: jax.Array) -> Any:
+            return init(ParamInfo(*place), num_warmup, **options, model_args=(x, y), rng_key=key)
+
+        return jax.vmap(one)(*chains)
+
+    program = adapting if spread is None else spread.over_chains(adapting)
     return Chains(
-        state=state,
-        draw=lambda state, x, y: kernel.sample(prepare(state), (x, y), {}),
+        state=run_once(program, (keys, begun.position, begun.potential_energy, begun.gradient), x, y),
+        draw=lambda state, x, y: sample(prepare(state), (x, y), {}),
         record=record,
-        constrain=lambda x, y: kernel.postprocess_fn((x, y), {}),
-        num_warmup=num_warmup,
-    )
-
-
-def _over_mesh(
-    make_kernel: Callable[[Model], numpyro.infer.HMC],
-    model: Model,
-    num_warmup: int,
-    chain_keys: jax.Array,
-    x: jax.Array,
-    y: Any,
-    record: Callable[[Any], dict[str, Any]],
-    prepare: Callable[[Any], Any],
-    spread: Spread,
-) -> Chains:
-    """Return the chains likewise, divided over a mesh, on the model whose density is that of all its rows."""
-    whole = spread.of_all_rows(model)
-    kernel, starter = make_kernel(whole), make_kernel(whole)
-
-    def functions(keys: jax.Array, x: jax.Array, y: Any) -> jax.Array:
-        kernel.init(keys[0], num_warmup, None, (x, y), {})
-        return keys
-
-    keys = spread.place_chains(chain_keys)
-    jax.eval_shape(spread.over_chains(functions), keys, x, y)
-    state = run_once(
-        spread.over_chains(lambda keys, x, y: starter.init(keys, num_warmup, None, (x, y), {})), keys, x, y
-    )
-    if not all_finite(state.potential_energy, state.z_grad):
-        raise RuntimeError("Cannot find valid initial parameters")  # as NumPyro says it
-    return Chains(
-        state=state,
-        draw=lambda state, x, y: kernel.sample(prepare(state), (x, y), {}),
-        record=record,
-        # after sampling, which is no program over the mesh: the model as it was given
-        constrain=lambda x, y: partial(constrain_fn, model, (x, y), {}),
+        constrain=begun.constrain,
         num_warmup=num_warmup,
     )
 

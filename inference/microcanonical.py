@@ -12,13 +12,11 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from numpyro.infer import init_to_sample
-from numpyro.infer.util import constrain_fn, initialize_model
 
 from .base import Model
+from .chain_start import start_chains
 from .chains import Chains, Sampler
 from .spread import Spread
-from .start import all_finite, run_once
 
 __all__ = ["MCLMC"]
 
@@ -231,35 +229,20 @@ class Microcanonical:
     ):
         from blackjax.adaptation.mclmc_adaptation import MCLMCAdaptationState
         from blackjax.mcmc.integrators import IntegratorState
-        from blackjax.util import generate_unit_vector, pytree_size
+        from blackjax.util import generate_unit_vector
 
-        init_keys, momentum_keys, keys = jnp.moveaxis(jax.vmap(partial(jax.random.split, num=3))(chain_keys), 1, 0)
-        started = []
-        whole = model if spread is None else spread.of_all_rows(model)
-
-        def begin(keys: jax.Array, x: jax.Array, y: jax.Array) -> Any:
-            options = {"init_strategy": init_to_sample, "dynamic_args": True, "model_args": (x, y)}
-            started.append(initialize_model(keys, whole, **options))
-            return started[-1].param_info
-
-        if spread is None:
-            position, potential_energy, gradient = run_once(begin, init_keys, x, y)
-        else:
-            init_keys, momentum_keys, keys = map(spread.place_chains, (init_keys, momentum_keys, keys))
-            position, potential_energy, gradient = run_once(spread.over_chains(begin), init_keys, x, y)
-        if not all_finite(potential_energy, gradient):
-            if spread is not None:
-                raise RuntimeError("Cannot find valid initial parameters")  # as NumPyro says it
-            begin(init_keys, x, y)  # op by op, NumPyro says what is wrong
-        self.keys, self._start, self._model, self._spread = keys, started[0], model, spread
-        num_chains = len(chain_keys)
-        self.dim = pytree_size(position) // num_chains
+        position_keys, momentum_keys, keys = jnp.moveaxis(jax.vmap(partial(jax.random.split, num=3))(chain_keys), 1, 0)
+        if spread is not None:
+            position_keys, momentum_keys, keys = spread.place_chains((position_keys, momentum_keys, keys))
+        begun = start_chains(position_keys, model, x, y, spread)
+        self.keys, self._start, self._spread = keys, begun, spread
+        num_chains, self.dim = begun.position.shape
         if self.dim < 2:
             raise ValueError(f"{what} got a model with one parameter and needs at least two: give NUTS() or HMC()")
-        momentum = jax.vmap(generate_unit_vector)(momentum_keys, position)
-        self.integrator = IntegratorState(position, momentum, -potential_energy, jax.tree.map(jnp.negative, gradient))
+        momentum = jax.vmap(generate_unit_vector)(momentum_keys, begun.position)
+        self.integrator = IntegratorState(begun.position, momentum, -begun.potential_energy, -begun.gradient)
         # Where blackjax's tuning starts: a length and a step that suit parameters of scale 1.
-        dtype = potential_energy.dtype
+        dtype = begun.position.dtype
         self.parameters = MCLMCAdaptationState(
             jnp.full((num_chains,), math.sqrt(self.dim), dtype),
             jnp.full((num_chains,), 0.25 * math.sqrt(self.dim), dtype),
@@ -275,18 +258,14 @@ class Microcanonical:
         tuning_steps: Callable[[Any], jax.Array] | None = None,
     ) -> Chains:
         """Return the chains as the driver takes them; the arguments are those of `Chains`."""
-        constrain = self._start.postprocess_fn
         if self._spread is not None:
-            state, model = self._spread.place_chains(state), self._model
-
-            def constrain(x: jax.Array, y: jax.Array) -> Any:
-                return partial(constrain_fn, model, (x, y), {})
-
-        return Chains(state, draw, record, constrain, tune=tune, tuning_steps=tuning_steps)
+            state = self._spread.place_chains(state)
+        return Chains(state, draw, record, self._start.constrain, tune=tune, tuning_steps=tuning_steps)
 
     def log_density(self, x: jax.Array, y: jax.Array) -> Any:
-        """Return the log joint as a function of the unconstrained sites."""
-        return lambda z: -self._start.potential_fn(x, y)(z)
+        """Return the log joint as a function of the vector of unconstrained sites."""
+        potential = self._start.potential(x, y)
+        return lambda z: -potential(z)
 
     def tune(
         self,

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpyro.infer
 from jax import lax
 
 from .base import Model
@@ -60,14 +58,13 @@ class NUTS(Sampler):
         self, chain_keys: jax.Array, model: Model, x: jax.Array, y: jax.Array, spread: Spread | None = None
     ) -> Chains:
         """Return the chains at draws of the prior, and how to advance them."""
-        make_kernel = partial(
-            numpyro.infer.NUTS,
-            target_accept_prob=self.target_accept,
-            max_tree_depth=self.max_tree_depth,
-            dense_mass=self.dense_mass,
-            init_strategy=numpyro.infer.init_to_sample,
-        )
-        return hamiltonian_chains(make_kernel, model, self.num_warmup, chain_keys, x, y, _record, spread=spread)
+        options = {
+            "trajectory_length": None,
+            "target_accept_prob": self.target_accept,
+            "max_tree_depth": self.max_tree_depth,
+            "dense_mass": self.dense_mass,
+        }
+        return hamiltonian_chains("NUTS", options, model, self.num_warmup, chain_keys, x, y, _record, spread=spread)
 
 
 def _record(state: Any) -> dict[str, Any]:

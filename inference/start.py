@@ -163,7 +163,7 @@ class InitialValues:
         return initialize_model(key, self.model, init_strategy=init_to_sample, model_args=arguments).param_info
 
 
-def run_once(function: Callable[..., Any], *arguments: jax.Array) -> Any:
+def run_once(function: Callable[..., Any], *arguments: Any) -> Any:
     """Return what a function gives, as one program that goes when it has run.
 
     Run op by op, each loop in it would stay in JAX's caches for good, as a new program with every call. Within another
