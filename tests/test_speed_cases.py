@@ -187,20 +187,36 @@ def test_the_log_likelihood_is_told_with_its_monte_carlo_error():
 
 
 def test_our_sampler_is_judged_by_when_its_driver_said_that_draws_were_made(monkeypatch):
-    probes = Probes("wave", "gp", 20)
-    judged = []
+    calls = []
 
     def noted(blocks, cap, most):
-        judged.extend((seconds, values["log-likelihoods"].shape) for seconds, values in blocks)
-        return {"count": 1, "seconds": judged[-1][0]}
+        calls.append((most, [(seconds, values["log-likelihoods"]) for seconds, values in blocks]))
+        return {"failure": "too few"} if most < 120 else {"count": 1, "seconds": calls[-1][1][-1][0]}
 
     monkeypatch.setattr(speed_nuts, "until_converged", noted)
-    ready = speed_nuts.hmcvi(NUTS, 20, 20, probes, cap=600.0, block=10, most=30)
+    ready = speed_nuts.hmcvi(NUTS, 20, 20, Probes("wave", "gp", 20), cap=600.0, block=10, most=240)
     answer = ready.run(0)
-    seconds = [of for of, _ in judged]
-    assert [shape[:2] for _, shape in judged] == [(4, 10)] * 3
-    assert 0 < seconds[0] <= seconds[1] <= seconds[2]  # a lap is as long as a compiled call
+    assert [(most, len(judged)) for most, judged in calls] == [(30, 3), (120, 12)]  # the last of 240 is not needed
+    for _, judged in calls:
+        seconds = [of for of, _ in judged]
+        assert 0 < seconds[0] <= seconds[1] <= seconds[2]  # a lap is as long as a compiled call
+        assert all(values.shape[:2] == (4, 10) for _, values in judged)
+    for (_, few), (_, more) in zip(*(judged for _, judged in calls), strict=False):
+        np.testing.assert_allclose(few, more, rtol=1e-3, atol=1e-3)  # the same draws
     assert answer["compile"] > 0
+
+
+def test_our_sampler_that_spent_its_cap_is_not_asked_for_more_draws(monkeypatch):
+    calls = []
+
+    def noted(blocks, cap, most):
+        calls.append(list(blocks))
+        return {"failure": "not converged"}
+
+    monkeypatch.setattr(speed_nuts, "until_converged", noted)
+    ready = speed_nuts.hmcvi(NUTS, 20, 20, Probes("wave", "gp", 20), cap=1e-6, block=10, most=240)
+    assert "failure" in ready.run(0)
+    assert calls == [[]]
 
 
 @pytest.fixture(scope="module")
