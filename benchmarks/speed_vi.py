@@ -36,7 +36,7 @@ MODELS: dict[str, tuple[Callable[..., Any], tuple[int, ...], str]] = {
 }
 """Models, the shape of an input, and what a table calls them."""
 
-STEPS = {"mlp": 500, "cnn": 100}
+STEPS = {"mlp": 500, "cnn": 300}
 """Steps of a round."""
 
 METHODS: dict[str, Any] = {

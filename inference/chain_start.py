@@ -22,7 +22,8 @@ class ChainStart(NamedTuple):
     """Chains at draws of the prior, in the unconstrained space, whose sites lie end to end in one vector.
 
     A kernel works on its position, momentum and mass matrix at each step. On one array that takes a program a few
-    operations, on an array a site some for each: of a small network they took a third of NUTS' time.
+    operations, on an array a site some for each: with a network of 194 parameters, a sixth of NUTS' time and a fifth of
+    MCLMC's on two cores.
 
     Attributes:
         position: (chain, parameter).
