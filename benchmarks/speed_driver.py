@@ -150,7 +150,7 @@ def bare_draws(key: jax.Array, probes: Probes, method: NUTS) -> tuple[dict[str, 
     watch = Stopwatch()
     _, z = jax.block_until_ready(rest(states, probes.x, probes.y))
     seconds = watch.stop().seconds
-    constrain = jax.vmap(jax.vmap(chains.constrain(probes.x, probes.y)))
+    constrain = jax.jit(jax.vmap(jax.vmap(chains.constrain(probes.x, probes.y))))
     return constrain(np.asarray(z)[:, method.num_warmup - 1 :]), seconds, compile_seconds
 
 

@@ -60,12 +60,13 @@ def cases(quick: bool) -> list[Case]:
     return [
         Case(
             f"vi-{name}",
-            f"training steps of a {title}, batch {batch} of {rows:,} rows",
+            f"training steps of a {title}, batch {batch} of {rows:,} rows, fits of {steps} steps",
             "steps/s",
             contestants,
-            {"model": name, "rows": rows, "batch": batch, "steps": 8 if quick else STEPS[name]},
+            {"model": name, "rows": rows, "batch": batch, "steps": steps},
         )
         for name, (_, _, title) in MODELS.items()
+        for steps in [8 if quick else STEPS[name]]
     ]
 
 

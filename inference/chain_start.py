@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 from jax.flatten_util import ravel_pytree
+from numpyro import handlers
 from numpyro.infer import init_to_sample
 from numpyro.infer.util import constrain_fn, initialize_model
 
@@ -29,7 +29,8 @@ class ChainStart(NamedTuple):
         position: (chain, parameter).
         potential_energy: minus the log joint there (chain,).
         gradient: of the potential energy (chain, parameter).
-        potential: (x, y) -> a function from a vector (parameter,) to its potential energy.
+        potential: (x, y) -> a function from a vector (parameter,) to its potential energy; over a mesh, within a
+            program there.
         constrain: (x, y) -> a function from a vector (parameter,) to the sites' values, constrained.
     """
 
@@ -56,13 +57,13 @@ def start_chains(
         RuntimeError: no draw of a chain had a finite log joint and gradient.
     """
     whole = model if spread is None else spread.of_all_rows(model)
-    found: list[Any] = []
+    found: list[Any] = []  # functions, which hold on to nothing of the program that they are made in
 
     def begin(keys: jax.Array, x: jax.Array, y: Any) -> Any:
         options = {"init_strategy": init_to_sample, "dynamic_args": True, "model_args": (x, y)}
         info = initialize_model(keys, whole, **options)
         position, potential_energy, gradient = info.param_info
-        found.append((info, ravel_pytree(jax.tree.map(lambda leaf: leaf[0], position))[1]))
+        found.append((info.potential_fn, ravel_pytree(jax.tree.map(lambda leaf: leaf[0], position))[1]))
         flat = jax.vmap(lambda sites: ravel_pytree(sites)[0])
         return flat(position), potential_energy, flat(gradient)
 
@@ -72,15 +73,15 @@ def start_chains(
         if spread is None:
             begin(chain_keys, x, y)  # op by op, NumPyro says what is wrong
         raise RuntimeError("Cannot find valid initial parameters")  # as NumPyro says it
-    info, sites_of = found[0]
+    potential_of_sites, sites_of = found[0]
+    seeded = handlers.seed(model, jax.random.key(0))
 
     def potential(x: jax.Array, y: Any) -> Callable[[jax.Array], jax.Array]:
-        of_sites = info.potential_fn(x, y)
+        of_sites = potential_of_sites(x, y)
         return lambda vector: of_sites(sites_of(vector))
 
     def constrain(x: jax.Array, y: Any) -> Callable[[jax.Array], dict[str, jax.Array]]:
-        # after sampling, which is no program over the mesh: the model as it was given
-        to_support = info.postprocess_fn(x, y) if spread is None else partial(constrain_fn, model, (x, y), {})
-        return lambda vector: to_support(sites_of(vector))
+        # by the model as it was given: after sampling, and so in no program over a mesh
+        return lambda vector: constrain_fn(seeded, (x, y), {}, sites_of(vector))
 
     return ChainStart(position, potential_energy, gradient, potential, constrain)

@@ -334,6 +334,8 @@ class Checkpoint:
                     raise ValueError("it is a symbolic link")
                 content = read_checked(path)
                 _parse(content)
+            except _FormatError as error:
+                raise CheckpointError(f"{path} {error}; delete it, or keep this fit in another file") from None
             except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
                 faults.append((path, error))
                 continue
@@ -350,12 +352,16 @@ class Checkpoint:
         return None
 
 
+class _FormatError(ValueError):
+    """A sound file of another format; the sentence says of which, after the file's name."""
+
+
 def _parse(content: bytes | memoryview) -> tuple[dict[str, Any], dict[str, Kept]]:
     """Return the header and the stages of a file's content; no pickle is read."""
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         header = json.loads(arrays["header"].tobytes())
         if header["format"] != FORMAT:
-            raise ValueError(f"it is {header['format']!r} and {FORMAT!r} is wanted")
+            raise _FormatError(f"is of another version: {header['format']!r}, and {FORMAT!r} is wanted")
         return header, {
             name: Kept(
                 header["values"][name],

@@ -111,7 +111,8 @@ def hamiltonian_chains(
     Arguments:
         algorithm: the kernel.
         options: what its `init_kernel` takes by name.
-        model, num_warmup, chain_keys, x, y, spread: see `Sampler`.
+        num_warmup: draws that adapt it.
+        chain_keys, model, x, y, spread: see `start_chains`.
         record: state -> what is kept of it.
         prepare: state -> the state that a draw begins with.
     """
