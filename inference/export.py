@@ -160,7 +160,9 @@ def load_datatree(path: str | os.PathLike[str]) -> xr.DataTree:
     except (OSError, DamagedError) as error:
         raise ValueError(f"{path} cannot be read ({error}): delete it and run again") from error
     with xr.open_datatree(io.BytesIO(content), engine="h5netcdf") as tree:
-        return tree.load()
+        # group by group: DataTree.load leaves out variables that are called as a group is, such as a site "scale"
+        groups = {node.path: node.to_dataset(inherit=False).load() for node in tree.subtree}
+    return xr.DataTree.from_dict(groups)
 
 
 def _predictive_groups(kind: str, outputs: np.ndarray, y: np.ndarray, key: jax.Array) -> dict[str, dict[str, Any]]:

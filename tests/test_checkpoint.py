@@ -34,6 +34,7 @@ from hmcvi.inference import (
     fit,
     identity,
 )
+from hmcvi.inference import checkpoint as checkpoint_module
 from hmcvi.inference.checkpoint import Kept
 from hmcvi.inference.describe import describe
 from hmcvi.models import mlp
@@ -324,6 +325,17 @@ def test_where_both_are_damaged_the_file_is_named(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(CheckpointError, match=r"^damaged, or no checkpoint: .*fit \(.*\); delete what is named"):
             read(path)
+
+
+def test_a_sound_file_of_another_format_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as before:
+        before.setattr(checkpoint_module, "FORMAT", "hmcvi checkpoint 1")
+        write(tmp_path / "fit", 1)
+    content = (tmp_path / "fit").read_bytes()
+    wanted = r"fit is of another version: 'hmcvi checkpoint 1', and 'hmcvi checkpoint 2' is wanted; delete it, or keep"
+    with pytest.raises(CheckpointError, match=wanted):
+        read(tmp_path / "fit")
+    assert (tmp_path / "fit").read_bytes() == content
 
 
 def test_a_pickle_is_not_read(tmp_path: Path) -> None:

@@ -175,6 +175,29 @@ def test_the_gaussian_of_every_site_survives_the_disk_whatever_its_name(tmp_path
             np.testing.assert_array_equal(getattr(back, field)[site], values)
 
 
+def test_sites_that_are_called_as_groups_are_survive_the_disk(tmp_path):
+    """`DataTree.load` leaves them in a file that is closed."""
+
+    def model(x, y=None):
+        w = numpyro.sample("scale", dist.Normal(jnp.zeros(3), 1.0).to_event(1))
+        other = numpyro.sample("posterior", dist.Normal(jnp.zeros(2), 1.0).to_event(1))
+        with numpyro.plate("data", len(x)):
+            return numpyro.sample("y", dist.Normal(x @ w + other.sum(), 1.0), obs=y)
+
+    def renamed(values):
+        return {"scale": values["w"], "posterior": values["w_0"]}
+
+    plain = made(SVI())
+    moments = {"location": renamed(plain.location), "scale": renamed(plain.scale)}
+    result = dataclasses.replace(plain, model=model, draws=renamed(plain.draws), **moments)
+    save_datatree(to_datatree(result), tmp_path / "fit.nc")
+    back = from_datatree(load_datatree(tmp_path / "fit.nc"), model, X, Y, SVI())
+    for field in ("draws", "location", "scale"):
+        assert set(getattr(back, field)) == {"scale", "posterior"}, field
+        for site, values in getattr(result, field).items():
+            np.testing.assert_array_equal(getattr(back, field)[site], values)
+
+
 ELSEWHERE = """
 from hmcvi.inference import MAP
 from hmcvi.inference.describe import describe_method
