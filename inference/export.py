@@ -29,7 +29,7 @@ GAUSSIAN_GROUPS = ("location", "scale")
 def to_datatree(fit: Fit, x: Any = None, y: Any = None) -> xr.DataTree:
     """Return the fit as an ArviZ DataTree.
 
-    Groups: `posterior` (every site), `sample_stats` (NUTS), `posterior_predictive` (draws of y) and
+    Groups: `posterior` (every site), `sample_stats` (samplers), `posterior_predictive` (draws of y) and
     `log_likelihood` (chain, draw, row) at the rows given or else the training rows, `observed_data` (y there),
     `optimisation` (the loss trace of an optimisation, and the final mean loss of each start with its standard
     error), `variational` (the posterior's log density at each draw, in the unconstrained space), `location` and

@@ -49,7 +49,7 @@ def fit(
     Arguments:
         key: random key, of `jax.random.key` or the older `jax.random.PRNGKey`; the same key gives the same draws on
             the same machine and chain method.
-        model: `model(x, y=None, *, num_rows=None, ...)`; see the design's contract in the README.
+        model: `model(x, y=None, *, num_rows=None, ...)`; see "Your own model" in the README.
         x: inputs (row, feature...), floating point. uint8 of three or more axes is taken for images, which stay as
             small as they are and reach the model as x / 255, minibatch by minibatch.
         y: labels (integers) or targets (floating point) (row,).
