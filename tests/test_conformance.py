@@ -50,7 +50,8 @@ BUDGET = {"num_steps": 100, "num_draws": 20}
 
 METHODS = {
     "nuts": NUTS(num_warmup=30, num_draws=20, num_chains=2, max_tree_depth=5),
-    "hmc": HMC(num_warmup=30, num_draws=20, num_chains=2, max_num_steps=31),
+    # With 30 warm-up draws the step size of its fixed trajectory is still that of luck: a chain in five moves seldom.
+    "hmc": HMC(num_warmup=200, num_draws=20, num_chains=2, max_num_steps=31),
     "mclmc": MCLMC(num_warmup=100, num_draws=20, num_chains=2, thinning=2),
     "mams": MAMS(num_warmup=100, num_draws=20, num_chains=2, thinning=2, mean_num_steps=3.0),
     "svi": SVI(**BUDGET),
@@ -230,8 +231,10 @@ def test_what_adapts_a_sampler_is_not_among_its_draws(method):
 def test_the_model_is_traced_no_more_often_for_a_larger_budget(pair):
     (small, runs_small), (large, runs_large) = fitted(pair), double(pair)
     assert large.num_draws == small.num_draws * (1 if pair[0] in ("map", "ensemble") else 10)
-    # A sampler's warm-up, which is as long in both, may take most of the smaller one's gradients.
-    assert large.num_gradients > 1.5 * small.num_gradients
+    if large.stats:  # the warm-up, which is as long in both, may take most gradients of either
+        assert large.stats["n_steps"].sum() > 5 * small.stats["n_steps"].sum()
+    else:
+        assert large.num_gradients > 5 * small.num_gradients
     assert 0 < runs_large <= runs_small
 
 
