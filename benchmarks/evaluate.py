@@ -13,7 +13,8 @@ from scipy.stats import norm
 
 from hmcvi.inference import ClassPredictive, Fit, NormalPredictive, predict, scores
 from hmcvi.inference.diagnostics import Convergence, convergence
-from hmcvi.inference.predict import MAX_BYTES, NUM_BATCHES, Predictive, at_posterior_mean
+from hmcvi.inference.predict import MAX_BYTES, NUM_BATCHES, at_posterior_mean
+from hmcvi.inference.predictive import Predictive
 
 from .cost import prediction_operations
 from .datasets import Dataset

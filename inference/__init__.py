@@ -22,7 +22,8 @@ from .mesh import fit_mesh
 from .microcanonical import MCLMC
 from .nuts import NUTS
 from .point import MAP, Ensemble
-from .predict import ClassPredictive, NormalPredictive, predict, predict_draws
+from .predict import predict, predict_draws
+from .predictive import ClassPredictive, NormalPredictive
 from .svi import SVI
 from .training import FanIn
 from .variational import VariationalConv, VariationalDense

@@ -258,7 +258,8 @@ class Sampler:
     def _detail(self, recorded: dict[str, Any], stage: str) -> str:
         gradients = recorded["n_steps"].mean() * self.GRADIENTS_PER_STEP
         step_size = recorded["step_size"][:, -1].mean()
-        return f"{stage}, step size {step_size:.2g}, {gradients:.0f} gradients a draw"
+        number = f"{gradients:.0f}"
+        return f"{stage}, step size {step_size:.2g}, {number} gradient{'s' * (number != '1')} a draw"
 
 
 class _Meter:

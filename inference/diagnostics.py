@@ -14,7 +14,8 @@ from scipy.special import ndtri
 from scipy.stats import rankdata
 
 from .base import Fit
-from .predict import ClassPredictive, predict, predict_draws
+from .predict import predict, predict_draws
+from .predictive import ClassPredictive
 
 __all__ = ["Convergence", "FunctionSpace", "bulk_ess", "convergence", "ebfmi", "rank_rhat", "tail_ess", "verdict"]
 

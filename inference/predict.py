@@ -23,9 +23,10 @@ from numpyro.distributions.distribution import ExpandedDistribution, Independent
 from .base import Fit, accepts, as_floats, latent_sites
 from .checks import check_data
 from .draw_steps import batch_steps, most_draws
+from .predictive import ClassPredictive, NormalPredictive, Predictive
 from .threads import one_blas_thread
 
-__all__ = ["ClassPredictive", "NormalPredictive", "Predictive", "at_posterior_mean", "predict", "predict_draws"]
+__all__ = ["at_posterior_mean", "predict", "predict_draws"]
 
 NUM_BATCHES = 20
 """Batches of contiguous draws that Monte Carlo errors are estimated from (half-samples of the batches)."""
@@ -47,94 +48,6 @@ _MEANS: weakref.WeakKeyDictionary[Fit, Fit] = weakref.WeakKeyDictionary()
 
 KEY_OF_PREDICTIONS = 0x70726564
 """Folded into the fit's key: a number that no split of the key inside a fit comes to."""
-
-
-@dataclass(frozen=True, eq=False)
-class ClassPredictive:
-    """Predictive class probabilities: the equally weighted mixture over draws, kept as means over batches of draws.
-
-    Attributes:
-        batch_probs: mean probabilities in each batch of draws (batch, row, class).
-        batch_entropy: mean entropy of a draw's probabilities in each batch (batch, row), in nats.
-        batch_size: draws in each batch (batch,).
-        log_likelihood: log p(y | x, draw) (chain, draw, row), where y was given and every draw's was asked for.
-        batch_log_likelihood: its mean over the draws of each batch (batch, row), where y was given.
-        num_chains: chains that the batches come from, equally many of each, one chain after the other.
-    """
-
-    batch_probs: Float[np.ndarray, "batch row class"]
-    batch_entropy: Float[np.ndarray, "batch row"]
-    batch_size: np.ndarray
-    log_likelihood: Float[np.ndarray, "chain draw row"] | None = None
-    batch_log_likelihood: Float[np.ndarray, "batch row"] | None = None
-    num_chains: int = 1
-
-    @property
-    def probs(self) -> Float[np.ndarray, "row class"]:
-        """Probabilities of the mixture (row, class)."""
-        return self.mixture(self.batch_size)[0]
-
-    @property
-    def log_probs(self) -> Float[np.ndarray, "row class"]:
-        """Logarithms of `probs` (row, class), in nats; a probability that underflows counts as the least float."""
-        probs = self.probs
-        return np.log(np.maximum(probs, np.finfo(self.batch_probs.dtype).tiny))
-
-    @property
-    def aleatoric_entropy(self) -> Float[np.ndarray, " row"]:
-        """Mean entropy of the draws' probabilities (row,), in nats."""
-        return self.mixture(self.batch_size)[1]
-
-    def mixture(
-        self, weights: Float[np.ndarray, " batch"]
-    ) -> tuple[Float[np.ndarray, "row class"], Float[np.ndarray, " row"]]:
-        """Return (probabilities (row, class), mean entropy (row,)) of the batches under these weights."""
-        weights = weights / weights.sum()
-        return np.tensordot(weights, self.batch_probs, 1), np.tensordot(weights, self.batch_entropy, 1)
-
-
-@dataclass(frozen=True, eq=False)
-class NormalPredictive:
-    """Predictive density: the equally weighted mixture over draws of Normals.
-
-    Attributes:
-        loc: means (chain, draw, row).
-        scale: standard deviations (chain, draw, row), noise included.
-        batch: number of the batch of draws that each draw belongs to (chain, draw).
-        log_likelihood: log p(y | x, draw) (chain, draw, row), where y was given.
-        noise_scale: the part of `scale` that is noise (chain, draw, row), where a draw leaves doubt about the mean
-            as well, as a Gaussian process does; None where all of it is noise.
-    """
-
-    loc: Float[np.ndarray, "chain draw row"]
-    scale: Float[np.ndarray, "chain draw row"]
-    batch: np.ndarray
-    log_likelihood: Float[np.ndarray, "chain draw row"] | None = None
-    noise_scale: Float[np.ndarray, "chain draw row"] | None = None
-
-    @property
-    def noise(self) -> Float[np.ndarray, "chain draw row"]:
-        """Standard deviation of the noise under each draw (chain, draw, row)."""
-        return self.scale if self.noise_scale is None else self.noise_scale
-
-    @property
-    def mean(self) -> Float[np.ndarray, " row"]:
-        """Mean of the mixture (row,)."""
-        return self.loc.mean((0, 1))
-
-    @property
-    def epistemic_sd(self) -> Float[np.ndarray, " row"]:
-        """Standard deviation that is not noise (row,): that of the means over draws, and each draw's own doubt."""
-        doubt = (self.scale**2 - self.noise**2).mean((0, 1))
-        return np.sqrt(self.loc.var((0, 1)) + np.maximum(doubt, 0))
-
-    @property
-    def total_sd(self) -> Float[np.ndarray, " row"]:
-        """Standard deviation of the mixture (row,)."""
-        return np.sqrt(self.loc.var((0, 1)) + (self.scale**2).mean((0, 1)))
-
-
-Predictive = ClassPredictive | NormalPredictive
 
 
 def at_posterior_mean(fit: Fit) -> Fit:

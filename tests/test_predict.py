@@ -92,6 +92,14 @@ def test_class_predictions_are_the_mixture_over_draws():
     np.testing.assert_allclose(predict_draws(made(classifier, draws), X), probs, rtol=1e-4, atol=1e-6)
 
 
+def test_a_prediction_is_printed_as_one_line():
+    classes = predict(made(classifier, network()), X)
+    numbers = predict(made(regressor, network(outputs=1) | {"noise_scale": np.ones((CHAINS, DRAWS))}, y=NUMBERS), X)
+    draws = f"{CHAINS * DRAWS:,} draws"
+    assert repr(classes) == f"ClassPredictive({len(X)} rows, {CLASSES} classes: the mean over {draws})"
+    assert repr(numbers) == f"NormalPredictive({len(X)} rows: a mixture of {draws})"
+
+
 def test_a_probability_of_zero_has_entropy_zero_and_a_finite_log_likelihood():
     draws = network(scale=300.0)
     prediction = predict(made(classifier, draws), X, LABELS)
