@@ -227,7 +227,7 @@ def latent_sites(
     whole = {
         name: layer for name, layer in layers.items() if {f"{name}.{part}" for part in layer["priors"]} <= set(sites)
     }
-    return sites, {name: layer["op"] for name, layer in whole.items()}
+    return sites, {name: layer["kwargs"]["op"] for name, layer in whole.items()}
 
 
 def minibatches(model: Model, x: jax.Array, y: jax.Array, batch_size: int | None) -> tuple[Model, int]:

@@ -66,7 +66,10 @@ def reliability_curve(probs: Probs, y: Labels, num_bins: int = 15, bins: Bins = 
 
     Source: Guo et al. 2017, On calibration of modern neural networks, eq. 3; "mass": Nixon et al. 2019.
     """
-    confidence, correct = _confidence_and_correct(probs, y)
+    return _curve(*_confidence_and_correct(probs, y), num_bins, bins)
+
+
+def _curve(confidence: np.ndarray, correct: np.ndarray, num_bins: int, bins: Bins) -> ReliabilityCurve:
     edges = _edges(confidence, num_bins, bins)
     bin_of_row = _bin_of_row(confidence, edges)
     count = np.bincount(bin_of_row, minlength=num_bins)
@@ -113,11 +116,11 @@ def ece(
 
     Source: Naeini et al. 2015, Obtaining well calibrated probabilities; Guo et al. 2017, eq. 3.
     """
-    curve = reliability_curve(probs, y, num_bins, bins)
+    confidence, correct = _confidence_and_correct(probs, y)
+    curve = _curve(confidence, correct, num_bins, bins)
     gap = np.abs(curve.accuracy - curve.confidence)
     value = float(np.nansum(curve.count * gap) / curve.count.sum())
 
-    confidence, correct = _confidence_and_correct(probs, y)
     order = np.lexsort((correct, confidence))
     excess = (correct - confidence)[order]
     bin_of_row = _bin_of_row(confidence, curve.edges)[order]

@@ -120,11 +120,10 @@ def layer(
     message: dict[str, Any] = {
         "type": "layer",
         "name": name,
-        "fn": lambda inputs: _draw_and_apply(name, op, inputs, priors),
+        "fn": lambda inputs, op: _draw_and_apply(name, op, inputs, priors),
         "args": (x,),
-        "kwargs": {},
+        "kwargs": {"op": op},
         "value": None,
-        "op": op,
         "priors": priors,
     }
     return apply_stack(message)["value"]

@@ -92,7 +92,7 @@ def test_working_memory_does_not_grow_with_draws(monkeypatch):
 
 
 def test_working_memory_does_not_grow_with_rows(monkeypatch):
-    monkeypatch.setitem(predict.__globals__, "MOST_ROWS", 25)
+    monkeypatch.setitem(predict.__globals__, "MOST_ROWS_OF_STACKED", 25)
     result = made(classifier, network())
     assert len(working_memory(monkeypatch, lambda: predict(result, X[:25]))) == 1
     # Twice the rows are two chunks by the same program: nothing is compiled, and one chunk is worked on at a time.

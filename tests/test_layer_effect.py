@@ -53,7 +53,7 @@ def test_a_handler_may_answer_a_layer():
         "bias": (CLASSES,),
     }
     kernel = jnp.ones((5, CLASSES))
-    np.testing.assert_allclose(answer.message["op"](hidden, kernel), hidden @ kernel, rtol=1e-6)
+    np.testing.assert_allclose(answer.message["kwargs"]["op"](hidden, kernel), hidden @ kernel, rtol=1e-6)
 
 
 def test_a_layer_without_a_handler_is_its_two_draws():
