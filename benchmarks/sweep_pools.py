@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hmcvi.inference.base import counted
+
 from .options import UsageError, parse_options
 from .sweep_cell import end_running
 
@@ -63,7 +65,7 @@ def local_pool(workers: int | None = None, cores: int | None = None, cells: int 
     workers, cores = _shares(workers, cores, cells)
     executor = ThreadPoolExecutor(workers)
     try:
-        yield Pool(executor, workers, cores, end_running, f"{_count(workers, 'process', 'es')} here")
+        yield Pool(executor, workers, cores, end_running, f"{counted(workers, 'process', 'es')} here")
     finally:
         executor.shutdown(wait=False)  # nothing runs, or what runs was told to end: that is said before it has
 
@@ -93,7 +95,7 @@ def dask_pool(
         options = {"threads_per_worker": 1, "memory_limit": 0, "dashboard_address": None, "preload": [HEED_NO_CTRL_C]}
         dask.config.set({"distributed.scheduler.allowed-failures": 0})  # it is the sweep that begins a cell again
         with LocalCluster(n_workers=workers, processes=True, **options) as cluster, Client(cluster) as client:
-            yield _dask(client, workers, cores, f"{_count(workers, 'local worker')} of Dask")
+            yield _dask(client, workers, cores, f"{counted(workers, 'local worker')} of Dask")
         return
     try:
         client = Client(scheduler, timeout=CONNECT_SECONDS)
@@ -108,7 +110,7 @@ def dask_pool(
                 f"the Dask scheduler at {scheduler} has no worker: begin some with dask worker {scheduler}"
             )
         workers = threads if workers is None else workers
-        yield _dask(client, workers, cores or 1, f"{_count(workers, 'thread')} of the Dask cluster at {scheduler}")
+        yield _dask(client, workers, cores or 1, f"{counted(workers, 'thread')} of the Dask cluster at {scheduler}")
 
 
 def _dask(client: Any, workers: int, cores: int, about: str) -> Pool:
@@ -180,7 +182,7 @@ def slurm_pool(
     )
     executor = _JobExecutor(jobs, workers)
     try:
-        yield Pool(executor, workers, cores, executor.cancel, f"up to {_count(workers, 'job')} of SLURM")
+        yield Pool(executor, workers, cores, executor.cancel, f"up to {counted(workers, 'job')} of SLURM")
     finally:
         executor.shutdown(wait=False)
 
@@ -229,11 +231,7 @@ def _shares(workers: int | None, cores: int | None, cells: int | None) -> tuple[
         raise UsageError(f"--cores {cores}: give 1 to {here}, as many as there are here")
     most = here // (cores or 1)
     if workers is not None and not 1 <= workers <= most:
-        of_each = f" of {_count(cores, 'core')} each" if cores is not None else ""
+        of_each = f" of {counted(cores, 'core')} each" if cores is not None else ""
         raise UsageError(f"--workers {workers}: give 1 to {most}, as many{of_each} as there are cores for here")
     workers = min(most, cells or most) if workers is None else workers
     return workers, here // workers if cores is None else cores
-
-
-def _count(number: int, what: str, plural: str = "s") -> str:
-    return f"{number} {what}{plural if number != 1 else ''}"

@@ -169,6 +169,11 @@ def is_count(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 1)
 
 
+def counted(number: int, what: str, plural: str = "s") -> str:
+    """Return a number and what it counts, such as "1 draw" or "1,000 draws"."""
+    return f"{number:,} {what}{plural if number != 1 else ''}"
+
+
 def check_allowances(method: Any) -> None:
     """Raise ValueError where `max_passes` or `max_seconds` of a method is no allowance."""
     for name in ("max_passes", "max_seconds"):
@@ -227,7 +232,7 @@ def latent_sites(
     whole = {
         name: layer for name, layer in layers.items() if {f"{name}.{part}" for part in layer["priors"]} <= set(sites)
     }
-    return sites, {name: layer["kwargs"]["op"] for name, layer in whole.items()}
+    return sites, {name: layer["op"] for name, layer in whole.items()}
 
 
 def minibatches(model: Model, x: jax.Array, y: jax.Array, batch_size: int | None) -> tuple[Model, int]:

@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 
-from .base import Fit, FitError, Model, as_floats, check_allowances, is_count, latent_sites
+from .base import Fit, FitError, Model, as_floats, check_allowances, counted, is_count, latent_sites
 from .checkpoint import Checkpoint, Kept
 from .division import Division
 from .processes import agreed
@@ -258,8 +258,7 @@ class Sampler:
     def _detail(self, recorded: dict[str, Any], stage: str) -> str:
         gradients = recorded["n_steps"].mean() * self.GRADIENTS_PER_STEP
         step_size = recorded["step_size"][:, -1].mean()
-        number = f"{gradients:.0f}"
-        return f"{stage}, step size {step_size:.2g}, {number} gradient{'s' * (number != '1')} a draw"
+        return f"{stage}, step size {step_size:.2g}, {counted(round(float(gradients)), 'gradient')} a draw"
 
 
 class _Meter:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from .base import counted
+
 __all__ = ["ClassPredictive", "NormalPredictive", "Predictive"]
 
 
@@ -33,7 +35,8 @@ class ClassPredictive:
     def __repr__(self) -> str:
         """Return one line; the arrays themselves would fill the screen."""
         _, rows, classes = self.batch_probs.shape
-        return f"ClassPredictive({rows:,} rows, {classes} classes: the mean over {self.batch_size.sum():,} draws)"
+        draws = counted(int(self.batch_size.sum()), "draw")
+        return f"ClassPredictive({counted(rows, 'row')}, {classes} classes: the mean over {draws})"
 
     @property
     def probs(self) -> Float[np.ndarray, "row class"]:
@@ -81,7 +84,7 @@ class NormalPredictive:
     def __repr__(self) -> str:
         """Return one line; the arrays themselves would fill the screen."""
         chains, draws, rows = self.loc.shape
-        return f"NormalPredictive({rows:,} rows: a mixture of {chains * draws:,} draws)"
+        return f"NormalPredictive({counted(rows, 'row')}: a mixture of {counted(chains * draws, 'draw')})"
 
     @property
     def noise(self) -> Float[np.ndarray, "chain draw row"]:

@@ -120,10 +120,11 @@ def layer(
     message: dict[str, Any] = {
         "type": "layer",
         "name": name,
-        "fn": lambda inputs, op: _draw_and_apply(name, op, inputs, priors),
+        "fn": lambda inputs: _draw_and_apply(name, message["op"], inputs, priors),  # which a handler may have changed
         "args": (x,),
-        "kwargs": {"op": op},
+        "kwargs": {},
         "value": None,
+        "op": op,
         "priors": priors,
     }
     return apply_stack(message)["value"]

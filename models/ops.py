@@ -45,6 +45,15 @@ class Dense:
 
 
 @dataclass(frozen=True)
+class DenseOutputsFirst:
+    """The same product, taken as (out, in) @ (in, row), and handed out as (row, out)."""
+
+    def __call__(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        """Return x @ kernel of matrices."""
+        return (kernel.T @ x.T).T
+
+
+@dataclass(frozen=True)
 class Conv:
     """Two-dimensional convolution (row, height, width, in) * (kernel height, kernel width, in, out).
 

@@ -14,6 +14,8 @@ from hmcvi.models import cnn, gp, mlp
 
 from .test_predict import LABELS, NUMBERS, ROWS, X, classifier, forward, made, network, regressor
 
+PROCESS = {"lengthscale": np.ones((1, 2, 3)), "amplitude": np.ones((1, 2)), "noise_scale": np.ones((1, 2))}
+
 
 @pytest.mark.parametrize(("chains", "draws"), [(4, 1000), (1, 999), (3, 40), (3, 7), (1, 1), (40, 5)])
 @pytest.mark.parametrize("most", [1, 4, 32])
@@ -58,8 +60,7 @@ def test_only_what_gains_takes_several_draws_a_step():
     assert steps_of(made(regressor, network(1) | noise, y=NUMBERS), X) == MOST_DRAWS
     wide = {"out.kernel": np.zeros((1, 2, 3, 100)), "out.bias": np.zeros((1, 2, 100))}
     assert steps_of(made(partial(mlp, widths=(), num_classes=100), wide), X) == 5
-    process = {"lengthscale": np.ones((1, 2, 3)), "amplitude": np.ones((1, 2)), "noise_scale": np.ones((1, 2))}
-    assert steps_of(made(gp, process, y=NUMBERS), X) == 1
+    assert steps_of(made(gp, PROCESS, y=NUMBERS), X) == 1
     images = np.zeros((4, 8, 8, 1), np.float32)
     shapes = {"conv_0.kernel": (3, 3, 1, 2), "conv_0.bias": (2,), "out.kernel": (32, 3), "out.bias": (3,)}
     convolution = partial(cnn, channels=(2,), widths=(), num_classes=3)
@@ -91,9 +92,19 @@ def test_working_memory_does_not_grow_with_draws(monkeypatch):
     assert of_many - of_few < copied / 10
 
 
-def test_working_memory_does_not_grow_with_rows(monkeypatch):
-    monkeypatch.setitem(predict.__globals__, "MOST_ROWS_OF_STACKED", 25)
-    result = made(classifier, network())
+@pytest.mark.parametrize(
+    ("bounds", "result"),
+    [
+        ({"MOST_ROWS": 9, "MOST_ROWS_OF_STACKED": 25}, made(classifier, network())),
+        ({"MOST_ROWS": 25, "MOST_BYTES_OF_STACKED": 24 * X[:1].nbytes}, made(classifier, network())),
+        ({"MOST_ROWS": 25}, made(classifier, {site: draws[:1, :1] for site, draws in network().items()})),
+        ({"MOST_ROWS": 25}, made(gp, PROCESS, y=NUMBERS)),
+    ],
+    ids=["several draws", "wide rows", "one draw", "draws one by one"],
+)
+def test_working_memory_does_not_grow_with_rows(monkeypatch, bounds, result):
+    for name, value in bounds.items():
+        monkeypatch.setitem(predict.__globals__, name, value)
     assert len(working_memory(monkeypatch, lambda: predict(result, X[:25]))) == 1
     # Twice the rows are two chunks by the same program: nothing is compiled, and one chunk is worked on at a time.
     assert working_memory(monkeypatch, lambda: predict(result, X)) == []

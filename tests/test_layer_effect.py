@@ -11,7 +11,10 @@ import pytest
 from numpyro import handlers
 from numpyro.primitives import Messenger
 
+from hmcvi.inference import SVI, Fit, predict
 from hmcvi.models import Hierarchical, ScaleMixture, cnn, conv, dense, mlp
+from hmcvi.models.layers import layer
+from hmcvi.models.ops import Dense
 
 from .traces import CLASSES, FEATURES, ROWS, data, sample_sites, trace
 
@@ -53,7 +56,50 @@ def test_a_handler_may_answer_a_layer():
         "bias": (CLASSES,),
     }
     kernel = jnp.ones((5, CLASSES))
-    np.testing.assert_allclose(answer.message["kwargs"]["op"](hidden, kernel), hidden @ kernel, rtol=1e-6)
+    np.testing.assert_allclose(answer.message["op"](hidden, kernel), hidden @ kernel, rtol=1e-6)
+
+
+class Doubled(Dense):
+    """A product of a user's own."""
+
+    def __call__(self, x, kernel):
+        return 2 * super().__call__(x, kernel)
+
+
+class Shifted:
+    """An operation that is no product."""
+
+    def __call__(self, x, kernel):
+        return x @ kernel + 1
+
+
+@pytest.mark.parametrize(
+    ("op", "shape", "out", "use_bias"),
+    [
+        (Dense(), (7, 3), 3, True),
+        (Dense(), (7, 3), 2, False),
+        (Dense(), (7, 3, 3), 3, True),  # matrices a row, which turned about would still fit
+        (Dense(), (7, 3, 4), 2, False),
+        (Doubled(), (7, 3), 3, True),
+        (Shifted(), (7, 3), 3, True),
+    ],
+)
+def test_predictions_are_of_the_operation_that_was_fitted(op, shape, out, use_bias):
+    def model(x, y=None, *, num_rows=None):
+        outputs = layer("a", op, x, (shape[-1], out), use_bias=use_bias)
+        with numpyro.plate("data", len(x)):
+            numpyro.sample("y", dist.Normal(outputs.sum(tuple(range(1, outputs.ndim))), 1.0), obs=y)
+
+    random = np.random.default_rng(0)
+    x = random.normal(size=shape).astype(np.float32)
+    draws = {"a.kernel": random.normal(size=(1, 4, shape[-1], out)).astype(np.float32)}
+    if use_bias:
+        draws["a.bias"] = random.normal(size=(1, 4, out)).astype(np.float32)
+    result = Fit(model, SVI(), jnp.asarray(x), jnp.zeros(7), jax.random.key(0), draws, 0, 7, 0.0)
+    for draw in range(4):
+        outputs = op(x, draws["a.kernel"][0, draw]) + (draws["a.bias"][0, draw] if use_bias else 0)
+        wanted = outputs.sum(tuple(range(1, outputs.ndim)))
+        np.testing.assert_allclose(predict(result, x).loc[0, draw], wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_a_layer_without_a_handler_is_its_two_draws():

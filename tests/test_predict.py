@@ -98,6 +98,11 @@ def test_a_prediction_is_printed_as_one_line():
     draws = f"{CHAINS * DRAWS:,} draws"
     assert repr(classes) == f"ClassPredictive({len(X)} rows, {CLASSES} classes: the mean over {draws})"
     assert repr(numbers) == f"NormalPredictive({len(X)} rows: a mixture of {draws})"
+    one = {site: values[:1, :1] for site, values in network().items()}
+    assert (
+        repr(predict(made(classifier, one), X[:1]))
+        == f"ClassPredictive(1 row, {CLASSES} classes: the mean over 1 draw)"
+    )
 
 
 def test_a_probability_of_zero_has_entropy_zero_and_a_finite_log_likelihood():
